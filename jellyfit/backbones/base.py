@@ -1,0 +1,60 @@
+"""What every network shares: it starts each sequence from a reset state by itself."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from jellyfit import functional
+from jellyfit.neurons import BaseNode, LIFNode, StepModule
+
+__all__ = ["Backbone", "neuron_from"]
+
+
+def neuron_from(template: BaseNode | None) -> BaseNode:
+    """A fresh neuron made from a template: same class, same settings, parameters of its own, no state.
+
+    Args:
+        template: any neuron; ``None`` gives ``LIFNode()``.
+    """
+    if template is None:
+        return LIFNode()
+    node = copy.deepcopy(template)
+    node.reset()
+    return node
+
+
+def _begin_sequence(backbone: Backbone, args: tuple[Any, ...]) -> None:
+    if backbone.step_mode == "s":
+        return
+    if backbone.carry_state:
+        functional.detach_net(backbone)
+    else:
+        functional.reset_net(backbone)
+
+
+class Backbone(StepModule):
+    """Base of all networks: ``[T, N, *] -> [T, N, num_classes]`` in step mode ``"m"`` (default), one step in ``"s"``.
+
+    In multi-step mode every call starts from a reset state: the same input gives the same output twice, and nobody
+    writes ``reset_net``. In single-step mode the caller decides when a sequence begins (``functional.reset_net``).
+
+    A subclass builds its modules in ``__init__``, calls ``self.set_step_mode("m")`` at its end, and writes
+    ``forward``.
+
+    Args:
+        carry_state: keep the state between multi-step calls, detached, for streaming; default ``False``.
+    """
+
+    def __init__(self, carry_state: bool = False) -> None:
+        super().__init__()
+        self.carry_state = carry_state
+        self._step_mode = "m"
+        self.register_forward_pre_hook(_begin_sequence)
+
+    def set_step_mode(self, step_mode: str) -> None:
+        """Set the step mode of the network and of everything in it."""
+        functional.set_step_mode(self, step_mode)
+
+    def extra_repr(self) -> str:
+        return f"step_mode={self.step_mode!r}" + (", carry_state=True" if self.carry_state else "")

@@ -1,0 +1,131 @@
+"""Small networks that train in seconds on a laptop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from jellyfit import layers
+from jellyfit.backbones.base import Backbone, neuron_from
+from jellyfit.errors import InputError
+from jellyfit.neurons import BaseNode
+
+__all__ = ["SpikingConvNet", "SpikingMLP"]
+
+
+class SpikingConvNet(Backbone):
+    """Convolutional network: stages of conv 3x3, batch norm, neuron, max pool 2x2; then fully connected layers.
+
+    Input ``[T, N, C, H, W]``, output ``[T, N, num_classes]``: real values of the last linear layer, or the spikes of a
+    last layer of neurons when ``spiking_output`` is set.
+
+    Args:
+        input_size: channels, height and width of one frame, e.g. ``[2, 34, 34]``.
+        num_classes: number of outputs.
+        channels: output channels of each convolutional stage, default 16, 32; each stage halves height and width.
+        hidden: sizes of fully connected spiking layers before the output, default none.
+        neuron: template of every neuron layer; default ``LIFNode()``.
+        spiking_output: put neurons on the output too; default ``False``.
+        carry_state: see :class:`~jellyfit.backbones.Backbone`.
+
+    Raises:
+        InputError: a frame too small for the number of stages, or sizes that are not positive.
+    """
+
+    def __init__(
+        self,
+        input_size: tuple[int, int, int],
+        num_classes: int,
+        channels: Sequence[int] = (16, 32),
+        hidden: Sequence[int] = (),
+        neuron: BaseNode | None = None,
+        spiking_output: bool = False,
+        carry_state: bool = False,
+    ) -> None:
+        super().__init__(carry_state)
+        _check_positive("SpikingConvNet", input_size=input_size, num_classes=[num_classes], channels=channels)
+        c, h, w = input_size
+        stages: list[nn.Module] = []
+        for out in channels:
+            stages.append(
+                nn.Sequential(
+                    layers.Conv2d(c, out, 3, padding=1, bias=False),
+                    layers.BatchNorm2d(out),
+                    neuron_from(neuron),
+                    layers.MaxPool2d(2),
+                )
+            )
+            c, h, w = out, h // 2, w // 2
+        if h == 0 or w == 0:
+            raise InputError(
+                f"SpikingConvNet(input_size={list(input_size)}, channels={list(channels)}): {len(channels)} stages "
+                f"halve a frame of {input_size[1]}x{input_size[2]} pixels down to nothing. Use fewer stages."
+            )
+        self.conv = nn.Sequential(*stages)
+        self.head = _fully_connected(c * h * w, hidden, num_classes, neuron, spiking_output, bias=True)
+        self.set_step_mode("m")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[T, N, C, H, W] -> [T, N, num_classes]`` (without ``T`` in single-step mode)."""
+        return self.head(self.conv(x))  # type: ignore[no-any-return]
+
+
+class SpikingMLP(Backbone):
+    """Fully connected network: linear layers, each followed by neurons.
+
+    Input ``[T, N, *]`` (flattened), output spikes ``[T, N, num_classes]``.
+
+    Args:
+        in_features: values in one step of one sample, e.g. 784.
+        num_classes: number of outputs.
+        hidden: sizes of the layers before the output, default none: a single fully connected layer.
+        neuron: template of every neuron layer; default ``LIFNode()``.
+        bias: whether linear layers have a bias, default ``True``.
+        spiking_output: neurons on the output too, default ``True``.
+        carry_state: see :class:`~jellyfit.backbones.Backbone`.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        hidden: Sequence[int] = (),
+        neuron: BaseNode | None = None,
+        bias: bool = True,
+        spiking_output: bool = True,
+        carry_state: bool = False,
+    ) -> None:
+        super().__init__(carry_state)
+        _check_positive("SpikingMLP", in_features=[in_features], num_classes=[num_classes], hidden=hidden)
+        self.in_features = in_features
+        self.head = _fully_connected(in_features, hidden, num_classes, neuron, spiking_output, bias)
+        self.set_step_mode("m")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[T, N, *] -> [T, N, num_classes]`` (without ``T`` in single-step mode)."""
+        lead = 2 if self.step_mode == "m" else 1
+        if math.prod(x.shape[lead:]) != self.in_features or x.ndim <= lead:
+            kind = "[T, N, *] (a sequence; for still images set the task's T)" if lead == 2 else "[N, *]"
+            raise InputError(
+                f"SpikingMLP(in_features={self.in_features}): got shape {list(x.shape)}; expected {kind} with "
+                f"{self.in_features} values a sample and step."
+            )
+        return self.head(x)  # type: ignore[no-any-return]
+
+
+def _fully_connected(
+    features: int, hidden: Sequence[int], num_classes: int, neuron: BaseNode | None, spiking_output: bool, bias: bool
+) -> nn.Sequential:
+    modules: list[nn.Module] = [layers.Flatten()]
+    for size in [*hidden, num_classes]:
+        modules += [layers.Linear(features, size, bias=bias), neuron_from(neuron)]
+        features = size
+    return nn.Sequential(*(modules if spiking_output else modules[:-1]))
+
+
+def _check_positive(name: str, **sizes: Sequence[int]) -> None:
+    for argument, values in sizes.items():
+        if any(value < 1 for value in values):
+            raise InputError(f"{name}({argument}={list(values)}): every size must be at least 1.")

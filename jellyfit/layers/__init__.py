@@ -1,0 +1,16 @@
+"""Containers, and torch's layers that also take a whole sequence."""
+
+from jellyfit.layers.containers import MultiStepContainer, SeqToANNContainer, StepModeContainer
+from jellyfit.layers.stateless import AvgPool2d, BatchNorm2d, Conv2d, Flatten, Linear, MaxPool2d
+
+__all__ = [
+    "AvgPool2d",
+    "BatchNorm2d",
+    "Conv2d",
+    "Flatten",
+    "Linear",
+    "MaxPool2d",
+    "MultiStepContainer",
+    "SeqToANNContainer",
+    "StepModeContainer",
+]

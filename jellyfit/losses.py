@@ -1,0 +1,209 @@
+"""Readouts and losses over time.
+
+A network gives a sequence ``y_seq [T, N, C]``: spikes or real values. A *readout* turns it into scores ``[N, C]``, from
+which predictions are made; a *loss* compares it with class labels ``[N]`` (int64). Every loss names the readout that
+goes with it as :attr:`Loss.readout`. All losses compute in float32 or wider.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from jellyfit.errors import InputError, InputTypeError
+
+__all__ = [
+    "Loss",
+    "MembraneCrossEntropy",
+    "MembraneReadout",
+    "PerStepCrossEntropy",
+    "RateCrossEntropy",
+    "RateMSE",
+    "RateReadout",
+    "Readout",
+]
+
+
+def _check_outputs(y_seq: Tensor) -> None:
+    if y_seq.ndim != 3 or y_seq.shape[0] == 0:
+        raise InputError(
+            f"expected the network's output as [T, N, C] with T >= 1; got shape {list(y_seq.shape)}. A backbone in "
+            "multi-step mode gives one value a class and time step."
+        )
+
+
+def _check_labels(y_seq: Tensor, target: Tensor) -> None:
+    _check_outputs(y_seq)
+    _, batch, classes = y_seq.shape
+    if target.is_floating_point() or target.dtype == torch.bool:
+        raise InputTypeError(f"expected class labels as integers; got dtype {target.dtype}. Use target.long().")
+    if target.shape != (batch,):
+        raise InputError(f"expected labels of shape [{batch}], one a sample; got {list(target.shape)}.")
+    if target.device.type == "cpu" and batch and not 0 <= int(target.min()) <= int(target.max()) < classes:
+        raise InputError(
+            f"labels run from {int(target.min())} to {int(target.max())}, but the network has {classes} outputs "
+            f"(labels 0 to {classes - 1}). Set the backbone's num_classes to the data's."
+        )
+
+
+def _wide(x: Tensor) -> Tensor:
+    """At least float32, whatever autocast made of the outputs."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+class Readout(nn.Module):
+    """Base of all readouts: ``forward(y_seq [T, N, C]) -> scores [N, C]``; the largest score is the prediction."""
+
+    def forward(self, y_seq: Tensor) -> Tensor:
+        """Scores ``[N, C]``. Subclasses write it."""
+        raise TypeError(f"{type(self).__name__} must define forward(self, y_seq)")
+
+
+class RateReadout(Readout):
+    """Mean over time: firing rates of spiking outputs, mean logits of real-valued ones."""
+
+    def forward(self, y_seq: Tensor) -> Tensor:
+        _check_outputs(y_seq)
+        return _wide(y_seq).mean(0)
+
+
+class MembraneReadout(Readout):
+    """Membrane potential of an output neuron that never fires: ``v = v + (y - v) / τ``, or ``v = v + y`` without leak.
+
+    Args:
+        mode: which value of the potential over time counts: ``"last"`` (default), ``"max"`` or ``"mean"``.
+        tau: time constant in time steps, at least 1; ``None`` (default) integrates without a leak.
+    """
+
+    def __init__(self, mode: Literal["last", "max", "mean"] = "last", tau: float | None = None) -> None:
+        super().__init__()
+        if mode not in ("last", "max", "mean"):
+            raise InputError(f"MembraneReadout(mode={mode!r}): expected 'last', 'max' or 'mean'.")
+        if tau is not None and not tau >= 1.0:
+            raise InputError(f"MembraneReadout(tau={tau!r}): expected None or a time constant of at least 1.")
+        self.mode = mode
+        self.tau = tau
+
+    def potentials(self, y_seq: Tensor) -> Tensor:
+        """The potential after every step, ``[T, N, C]``."""
+        _check_outputs(y_seq)
+        y_seq = _wide(y_seq)
+        if self.tau is None:
+            return y_seq.cumsum(0)
+        v = torch.zeros_like(y_seq[0])
+        steps = []
+        for y in y_seq.unbind(0):
+            v = v + (y - v) / self.tau
+            steps.append(v)
+        return torch.stack(steps)
+
+    def forward(self, y_seq: Tensor) -> Tensor:
+        v_seq = self.potentials(y_seq)
+        if self.mode == "last":
+            return v_seq[-1]
+        return v_seq.amax(0) if self.mode == "max" else v_seq.mean(0)
+
+    def extra_repr(self) -> str:
+        return f"mode={self.mode!r}, tau={self.tau}"
+
+
+class Loss(nn.Module):
+    """Base of all losses: ``forward(y_seq [T, N, C], target [N]) -> scalar``.
+
+    Args:
+        readout: what predictions are made with under this loss; default :class:`RateReadout`.
+    """
+
+    def __init__(self, readout: Readout | None = None) -> None:
+        super().__init__()
+        self.readout = RateReadout() if readout is None else readout
+
+    def forward(self, y_seq: Tensor, target: Tensor) -> Tensor:
+        """The loss, a scalar. Subclasses write it."""
+        raise TypeError(f"{type(self).__name__} must define forward(self, y_seq, target)")
+
+
+class _CrossEntropy(Loss):
+    def __init__(self, label_smoothing: float, readout: Readout | None = None) -> None:
+        super().__init__(readout)
+        if not 0.0 <= label_smoothing <= 1.0:
+            raise InputError(f"{type(self).__name__}(label_smoothing={label_smoothing!r}): expected 0 to 1.")
+        self.label_smoothing = label_smoothing
+
+    def forward(self, y_seq: Tensor, target: Tensor) -> Tensor:
+        _check_labels(y_seq, target)
+        return F.cross_entropy(self.readout(y_seq), target, label_smoothing=self.label_smoothing)
+
+
+class RateCrossEntropy(_CrossEntropy):
+    """Cross entropy of the mean over time: ``CE(mean_t y, target)``.
+
+    Args:
+        label_smoothing: 0 (default) to 1.
+    """
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        super().__init__(label_smoothing)
+
+
+class MembraneCrossEntropy(_CrossEntropy):
+    """Cross entropy of an output membrane potential, see :class:`MembraneReadout`.
+
+    Args:
+        mode: ``"last"`` (default), ``"max"`` or ``"mean"``.
+        tau: time constant in time steps; ``None`` (default): no leak.
+        label_smoothing: 0 (default) to 1.
+    """
+
+    def __init__(
+        self,
+        mode: Literal["last", "max", "mean"] = "last",
+        tau: float | None = None,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__(label_smoothing, MembraneReadout(mode, tau))
+
+
+class RateMSE(Loss):
+    """Mean squared error between firing rates and the one-hot label, averaged over samples and classes."""
+
+    def forward(self, y_seq: Tensor, target: Tensor) -> Tensor:
+        _check_labels(y_seq, target)
+        rate = self.readout(y_seq)
+        return F.mse_loss(rate, F.one_hot(target.long(), rate.shape[-1]).to(rate.dtype))
+
+
+class PerStepCrossEntropy(Loss):
+    """Temporal efficient training (TET): cross entropy at every step, averaged over time.
+
+    ``L = (1 - λ) (1/T) Σ_t CE(y_t, target) + λ mean((y - φ)²)``.
+
+    Args:
+        label_smoothing: 0 (default) to 1.
+        mse_weight: λ, 0 (default) to 1: weight of the term that pulls outputs towards φ.
+        mse_target: φ, default 1 (a usual firing threshold).
+
+    Source: Deng et al., "Temporal efficient training of spiking neural network via gradient re-weighting", ICLR 2022.
+    """
+
+    def __init__(self, label_smoothing: float = 0.0, mse_weight: float = 0.0, mse_target: float = 1.0) -> None:
+        super().__init__()
+        for name, value in (("label_smoothing", label_smoothing), ("mse_weight", mse_weight)):
+            if not 0.0 <= value <= 1.0:
+                raise InputError(f"PerStepCrossEntropy({name}={value!r}): expected 0 to 1.")
+        self.label_smoothing = label_smoothing
+        self.mse_weight = mse_weight
+        self.mse_target = mse_target
+
+    def forward(self, y_seq: Tensor, target: Tensor) -> Tensor:
+        _check_labels(y_seq, target)
+        y_seq = _wide(y_seq)
+        steps = y_seq.shape[0]
+        loss = F.cross_entropy(y_seq.flatten(0, 1), target.repeat(steps), label_smoothing=self.label_smoothing)
+        if self.mse_weight:
+            pull = (y_seq - self.mse_target).square().mean()
+            loss = (1.0 - self.mse_weight) * loss + self.mse_weight * pull
+        return loss
