@@ -2,7 +2,8 @@
 
 A network gives a sequence ``y_seq [T, N, C]``: spikes or real values. A *readout* turns it into scores ``[N, C]``, from
 which predictions are made; a *loss* compares it with class labels ``[N]`` (int64). Every loss names the readout that
-goes with it as :attr:`Loss.readout`. All losses compute in float32 or wider.
+goes with it as :attr:`Loss.readout`. Samples shorter than the batch are padded at the end and come with their
+``lengths [N]`` in time steps: what lies behind counts for nothing. All losses compute in float32 or wider.
 """
 
 from __future__ import annotations
@@ -49,25 +50,41 @@ def _check_labels(y_seq: Tensor, target: Tensor) -> None:
         )
 
 
+def _valid(y_seq: Tensor, lengths: Tensor) -> Tensor:
+    """Mask ``[T, N, 1]``: True where a sample has not ended."""
+    steps, batch, _ = y_seq.shape
+    if lengths.shape != (batch,) or (batch and not 1 <= int(lengths.min()) <= int(lengths.max()) <= steps):
+        raise InputError(f"lengths: expected {batch} values from 1 to T = {steps}; got {lengths.tolist()}.")
+    return (torch.arange(steps, device=y_seq.device)[:, None] < lengths.to(y_seq.device)).unsqueeze(-1)
+
+
+def _time_mean(y_seq: Tensor, lengths: Tensor | None) -> Tensor:
+    """Mean over the valid steps, ``[N, *]``."""
+    if lengths is None:
+        return y_seq.mean(0)
+    total = y_seq.masked_fill(~_valid(y_seq, lengths), 0.0).sum(0)
+    return total / lengths.to(y_seq.device).unsqueeze(-1)
+
+
 def _wide(x: Tensor) -> Tensor:
     """At least float32, whatever autocast made of the outputs."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 class Readout(nn.Module):
-    """Base of all readouts: ``forward(y_seq [T, N, C]) -> scores [N, C]``; the largest score is the prediction."""
+    """Base of all readouts: ``forward(y_seq [T, N, C], lengths=None) -> scores [N, C]``; the largest score wins."""
 
-    def forward(self, y_seq: Tensor) -> Tensor:
-        """Scores ``[N, C]``. Subclasses write it."""
-        raise TypeError(f"{type(self).__name__} must define forward(self, y_seq)")
+    def forward(self, y_seq: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Scores ``[N, C]``; ``lengths [N]``: valid time steps of each sample (default all). Subclasses write it."""
+        raise TypeError(f"{type(self).__name__} must define forward(self, y_seq, lengths=None)")
 
 
 class RateReadout(Readout):
     """Mean over time: firing rates of spiking outputs, mean logits of real-valued ones."""
 
-    def forward(self, y_seq: Tensor) -> Tensor:
+    def forward(self, y_seq: Tensor, lengths: Tensor | None = None) -> Tensor:
         _check_outputs(y_seq)
-        return _wide(y_seq).mean(0)
+        return _time_mean(_wide(y_seq), lengths)
 
 
 class MembraneReadout(Readout):
@@ -100,18 +117,23 @@ class MembraneReadout(Readout):
             steps.append(v)
         return torch.stack(steps)
 
-    def forward(self, y_seq: Tensor) -> Tensor:
+    def forward(self, y_seq: Tensor, lengths: Tensor | None = None) -> Tensor:
         v_seq = self.potentials(y_seq)
-        if self.mode == "last":
-            return v_seq[-1]
-        return v_seq.amax(0) if self.mode == "max" else v_seq.mean(0)
+        if self.mode == "mean":
+            return _time_mean(v_seq, lengths)
+        if lengths is None:
+            return v_seq[-1] if self.mode == "last" else v_seq.amax(0)
+        valid = _valid(v_seq, lengths)
+        if self.mode == "max":
+            return v_seq.masked_fill(~valid, float("-inf")).amax(0)
+        return v_seq[lengths.to(v_seq.device) - 1, torch.arange(v_seq.shape[1], device=v_seq.device)]
 
     def extra_repr(self) -> str:
         return f"mode={self.mode!r}, tau={self.tau}"
 
 
 class Loss(nn.Module):
-    """Base of all losses: ``forward(y_seq [T, N, C], target [N]) -> scalar``.
+    """Base of all losses: ``forward(y_seq [T, N, C], target [N], lengths=None) -> scalar``.
 
     Args:
         readout: what predictions are made with under this loss; default :class:`RateReadout`.
@@ -121,9 +143,9 @@ class Loss(nn.Module):
         super().__init__()
         self.readout = RateReadout() if readout is None else readout
 
-    def forward(self, y_seq: Tensor, target: Tensor) -> Tensor:
-        """The loss, a scalar. Subclasses write it."""
-        raise TypeError(f"{type(self).__name__} must define forward(self, y_seq, target)")
+    def forward(self, y_seq: Tensor, target: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """The loss, a scalar; ``lengths [N]`` as in :class:`Readout`. Subclasses write it."""
+        raise TypeError(f"{type(self).__name__} must define forward(self, y_seq, target, lengths=None)")
 
 
 class _CrossEntropy(Loss):
@@ -133,9 +155,9 @@ class _CrossEntropy(Loss):
             raise InputError(f"{type(self).__name__}(label_smoothing={label_smoothing!r}): expected 0 to 1.")
         self.label_smoothing = label_smoothing
 
-    def forward(self, y_seq: Tensor, target: Tensor) -> Tensor:
+    def forward(self, y_seq: Tensor, target: Tensor, lengths: Tensor | None = None) -> Tensor:
         _check_labels(y_seq, target)
-        return F.cross_entropy(self.readout(y_seq), target, label_smoothing=self.label_smoothing)
+        return F.cross_entropy(self.readout(y_seq, lengths), target, label_smoothing=self.label_smoothing)
 
 
 class RateCrossEntropy(_CrossEntropy):
@@ -170,9 +192,9 @@ class MembraneCrossEntropy(_CrossEntropy):
 class RateMSE(Loss):
     """Mean squared error between firing rates and the one-hot label, averaged over samples and classes."""
 
-    def forward(self, y_seq: Tensor, target: Tensor) -> Tensor:
+    def forward(self, y_seq: Tensor, target: Tensor, lengths: Tensor | None = None) -> Tensor:
         _check_labels(y_seq, target)
-        rate = self.readout(y_seq)
+        rate = self.readout(y_seq, lengths)
         return F.mse_loss(rate, F.one_hot(target.long(), rate.shape[-1]).to(rate.dtype))
 
 
@@ -198,12 +220,15 @@ class PerStepCrossEntropy(Loss):
         self.mse_weight = mse_weight
         self.mse_target = mse_target
 
-    def forward(self, y_seq: Tensor, target: Tensor) -> Tensor:
+    def forward(self, y_seq: Tensor, target: Tensor, lengths: Tensor | None = None) -> Tensor:
         _check_labels(y_seq, target)
         y_seq = _wide(y_seq)
-        steps = y_seq.shape[0]
-        loss = F.cross_entropy(y_seq.flatten(0, 1), target.repeat(steps), label_smoothing=self.label_smoothing)
+        labels = target.repeat(y_seq.shape[0])
+        step_losses = F.cross_entropy(
+            y_seq.flatten(0, 1), labels, label_smoothing=self.label_smoothing, reduction="none"
+        ).view(*y_seq.shape[:2], 1)
+        loss = _time_mean(step_losses, lengths).mean()
         if self.mse_weight:
-            pull = (y_seq - self.mse_target).square().mean()
+            pull = _time_mean((y_seq - self.mse_target).square(), lengths).mean()
             loss = (1.0 - self.mse_weight) * loss + self.mse_weight * pull
         return loss

@@ -68,6 +68,7 @@ STYLE: Any = {
     "text.parse_math": False,
     "text.usetex": False,
 }
+IMAGE: Any = {"origin": "upper", "aspect": "equal"}
 
 
 def _styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
@@ -362,7 +363,7 @@ def event_frames(
     tile = min(4.0, (width / columns - 0.2) * array.shape[2] / array.shape[3])
     figure, panels = _figure(width, 0.4 + 0.35 * (title is not None) + rows * (tile + 0.4), rows, columns, title)
     for axes, step in zip(panels, index, strict=False):
-        axes.imshow(event_frame_image(array[step], scale), interpolation="antialiased")
+        axes.imshow(event_frame_image(array[step], scale), interpolation="antialiased", **IMAGE)
         axes.set_title(f"step {step}", fontsize=8, color=MUTED, pad=3)
         axes.set_xticks([])
         axes.set_yticks([])
@@ -585,7 +586,8 @@ def confusion_matrix(matrix: NDArray[Any], labels: Sequence[str] | None = None, 
     side = float(np.clip(0.5 * size, 4.0, max(8.5, size / 110)))  # inches; a cell gets a pixel or more at 120 dpi
     beside, below = 1.5 + 0.075 * longest, 0.9 + 0.055 * longest * tilted + 0.35 * (title is not None)
     figure, (axes,) = _figure(side + beside, side + below, 1, 1, title)
-    image = axes.imshow(np.ma.masked_invalid(shares), cmap=_blues(), vmin=0, vmax=1, interpolation="nearest")
+    masked = np.ma.masked_invalid(shares)
+    image = axes.imshow(masked, cmap=_blues(), vmin=0, vmax=1, interpolation="nearest", **IMAGE)
     total, right = totals.sum(), np.trace(counts)
     accuracy = f"accuracy {right / total:.2%} ({right:,.0f} of {total:,.0f})" if total else "no samples"
     if size > 20 and total and (totals == 0).any():

@@ -42,9 +42,14 @@ class Backbone(StepModule):
     A subclass builds its modules in ``__init__``, calls ``self.set_step_mode("m")`` at its end, and writes
     ``forward``.
 
+    Attributes:
+        num_classes: number of outputs; tasks read it.
+
     Args:
         carry_state: keep the state between multi-step calls, detached, for streaming; default ``False``.
     """
+
+    num_classes: int
 
     def __init__(self, carry_state: bool = False) -> None:
         super().__init__()

@@ -46,6 +46,7 @@ class SpikingConvNet(Backbone):
     ) -> None:
         super().__init__(carry_state)
         _check_positive("SpikingConvNet", input_size=input_size, num_classes=[num_classes], channels=channels)
+        self.num_classes = num_classes
         c, h, w = input_size
         stages: list[nn.Module] = []
         for out in channels:
@@ -99,6 +100,7 @@ class SpikingMLP(Backbone):
     ) -> None:
         super().__init__(carry_state)
         _check_positive("SpikingMLP", in_features=[in_features], num_classes=[num_classes], hidden=hidden)
+        self.num_classes = num_classes
         self.in_features = in_features
         self.head = _fully_connected(in_features, hidden, num_classes, neuron, spiking_output, bias)
         self.set_step_mode("m")

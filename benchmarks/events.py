@@ -1,0 +1,140 @@
+"""How fast events become frames: M events/s on one core, beside copying the same bytes and two usual NumPy ways.
+
+    python benchmarks/events.py [--events 1000000 10000000] [--repeats 15] [--json PATH]
+
+Every path is checked against the others before it is timed. The copy of the events' bytes is the limit of what
+reading them once (and writing as much) can reach.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from jellyfit import native
+from jellyfit.events import EVENT_DTYPE, EventArray, FixedNumber, to_frames
+
+T = 16
+SENSOR = (128, 128)
+
+
+def make(N: int, kind: str) -> EventArray:
+    random = np.random.default_rng(0)
+    events = np.empty(N, EVENT_DTYPE)
+    events["t"] = np.sort(random.integers(0, max(N, 1_000_000), N))
+    events["p"] = random.integers(0, 2, N).astype(bool)
+    for name, side in (("x", SENSOR[1]), ("y", SENSOR[0])):
+        place = random.integers(0, side, N) if kind == "uniform" else random.normal(side / 2, side / 12, N)
+        events[name] = np.clip(place, 0, side - 1).astype(np.uint16)
+    return events
+
+
+def add_at(events: EventArray, framing: FixedNumber) -> npt.NDArray[Any]:
+    """np.add.at into float frames."""
+    frames = np.zeros((T, 2, *SENSOR), np.float32)
+    for j, (start, stop) in enumerate(framing.slices(events)):
+        e = events[start:stop]
+        np.add.at(frames[j], (e["p"].astype(np.intp), e["y"], e["x"]), 1)
+    return frames
+
+
+def bincount(events: EventArray, framing: FixedNumber) -> npt.NDArray[Any]:
+    """np.bincount per slice and polarity into float frames."""
+    height, width = SENSOR
+    frames = np.zeros((T, 2, height * width), np.float32)
+    for j, (start, stop) in enumerate(framing.slices(events)):
+        for polarity in (0, 1):
+            e = events[start:stop][events["p"][start:stop] == polarity]
+            pixel = e["y"].astype(np.intp) * width + e["x"]
+            frames[j, polarity] = np.bincount(pixel, minlength=height * width)
+    return frames.reshape(T, 2, height, width)
+
+
+def numpy_path(events: EventArray, framing: FixedNumber) -> npt.NDArray[Any]:
+    """to_frames without a compiler."""
+    before = os.environ.get("JELLYFIT_NATIVE")
+    os.environ["JELLYFIT_NATIVE"] = "0"
+    try:
+        return to_frames(events, framing, SENSOR)
+    finally:
+        os.environ.pop("JELLYFIT_NATIVE") if before is None else os.environ.update(JELLYFIT_NATIVE=before)
+
+
+def c_path(events: EventArray, framing: FixedNumber) -> npt.NDArray[Any]:
+    """to_frames."""
+    return to_frames(events, framing, SENSOR)
+
+
+def seconds(call: Callable[[], object], repeats: int) -> float:
+    call()
+    taken = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken)
+
+
+def run(counts: list[int], repeats: int) -> list[dict[str, Any]]:
+    rows = []
+    print(
+        f"{'events':>10} {'where':>9} {'split_by':>8} {'path':>14} {'ms':>9} {'M ev/s':>8}"
+        f" {'of copy':>8} {'x bincount':>10}"
+    )
+    for N in counts:
+        for kind in ("uniform", "clustered"):
+            events = make(N, kind)
+            raw, target = events.view(np.uint8), np.empty(events.nbytes, np.uint8)
+            copy = seconds(lambda raw=raw, target=target: np.copyto(target, raw), repeats)
+            for split_by in ("number", "time"):
+                framing = FixedNumber(T, split_by)
+                paths = {"jellyfit (C)": c_path, "jellyfit NumPy": numpy_path, "bincount": bincount, "add.at": add_at}
+                expected = bincount(events, framing)
+                taken = {"memory copy": copy}
+                for name, path in paths.items():
+                    np.testing.assert_array_equal(path(events, framing), expected, err_msg=name)
+                    few = repeats if name.startswith("jellyfit") else max(repeats // 4, 2)
+                    taken[name] = seconds(lambda path=path, e=events, f=framing: path(e, f), few)
+                for name, s in taken.items():
+                    row = {
+                        "events": N,
+                        "where": kind,
+                        "split_by": split_by,
+                        "path": name,
+                        "ms": s * 1e3,
+                        "M_events_per_s": N / s / 1e6,
+                        "of_copy": copy / s,
+                        "times_bincount": taken["bincount"] / s,
+                    }
+                    rows.append(row)
+                    print(
+                        f"{N:>10} {kind:>9} {split_by:>8} {name:>14} {row['ms']:>9.2f} {row['M_events_per_s']:>8.0f} "
+                        f"{row['of_copy']:>8.2f} {row['times_bincount']:>10.2f}"
+                    )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--events", type=int, nargs="+", default=[1_000_000, 10_000_000])
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    arguments = parser.parse_args()
+    state = native.status()
+    print(f"C code: {state.version if state.usable else state.reason}")
+    rows = run(arguments.events, arguments.repeats)
+    if arguments.json:
+        machine = {"machine": platform.machine(), "numpy": np.__version__, "compiler": state.version}
+        arguments.json.write_text(json.dumps({"machine": machine, "frames": rows}, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""The run folder as callbacks and tasks see it: where pictures go, and the config file in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import lightning.pytorch as pl
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from jellyfit import pictures
+from jellyfit.runs import PICTURES
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["run_folder", "save_picture"]
+
+
+def run_folder(trainer: pl.Trainer) -> Path:
+    """Where this run keeps its files: the command line's ``runs/NAME/VERSION``, else the trainer's log folder.
+
+    In a distributed run call it on the first process only, or on all of them.
+    """
+    folder = getattr(trainer, "run_folder", None)
+    if folder is not None:
+        return Path(folder)
+    for logger in trainer.loggers:
+        folder = getattr(logger, "log_dir", None)
+        if folder:
+            return Path(folder)
+    return Path(trainer.default_root_dir)
+
+
+def save_picture(trainer: pl.Trainer, name: str, figure: Figure) -> Path:
+    """Write ``figure`` to ``pictures/NAME.png`` in the run folder, and to TensorBoard where that is a logger."""
+    path = pictures.save(figure, run_folder(trainer) / PICTURES / f"{name}.png")
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_image(name, pictures.to_array(figure), trainer.global_step, dataformats="HWC")
+    return path

@@ -1,0 +1,273 @@
+"""What every datamodule shares: stages, loaders, an order of samples that can be resumed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from jellyfit import events
+from jellyfit.datamodules.batch import Batch, Sample, collate_sequences
+from jellyfit.errors import ConfigError, DataError
+from jellyfit.progress import track
+
+__all__ = ["EventDataModule", "InMemory", "ResumableSampler", "SpikingDataModule"]
+
+Source = TypeVar("Source")
+SPLITS = ("train", "val", "test")
+
+
+class ResumableSampler(DistributedSampler[int]):
+    """Order of samples that depends on (seed, epoch) alone, shared between processes, and can start in mid-epoch.
+
+    Unlike its parent it never repeats a sample to make processes even, so metrics over a test set are exact; in
+    training, where every process must take the same number of steps, the few samples too many are left out of this
+    epoch (the order changes, so they have their turn in another).
+
+    Args:
+        size: number of samples.
+        shuffle: new order every epoch.
+        seed: of the order.
+        num_replicas: number of processes, default 1.
+        rank: index of this process, default 0.
+        even: give every process the same number of samples (training).
+    """
+
+    def __init__(
+        self, size: int, shuffle: bool, seed: int, num_replicas: int = 1, rank: int = 0, even: bool = False
+    ) -> None:
+        super().__init__(range(size), num_replicas, rank, shuffle, seed)  # type: ignore[arg-type]
+        self.size = size
+        self.even = even
+        self.start: tuple[int, int] = (0, 0)  # epoch, and samples of this process to pass over in it
+
+    def __iter__(self) -> Iterator[int]:
+        order = np.arange(self.size)
+        if self.shuffle:
+            order = np.random.default_rng([self.seed, self.epoch]).permutation(self.size)
+        mine = order[self.rank :: self.num_replicas][: len(self)]
+        epoch, skip = self.start
+        return iter(mine[skip:].tolist() if epoch == self.epoch else mine.tolist())
+
+    def __len__(self) -> int:
+        whole, rest = divmod(self.size, self.num_replicas)
+        return whole if self.even else whole + (self.rank < rest)
+
+
+class _ResumableLoader(DataLoader[Sample]):
+    """A training loader whose place in the data Lightning saves in checkpoints and restores from them.
+
+    The place is counted in batches that training has finished with, not in batches loaded ahead.
+    """
+
+    trainer: pl.Trainer | None = None
+
+    def state_dict(self) -> dict[str, int]:
+        if self.trainer is None:
+            return {}
+        loop = self.trainer.fit_loop
+        batches = loop.epoch_loop.batch_progress.current.completed
+        if batches >= self.trainer.num_training_batches:
+            batches = 0
+        epoch = loop.epoch_progress.current.processed  # type: ignore[attr-defined]
+        return {"epoch": int(epoch), "batches": int(batches)}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        if state_dict and isinstance(self.sampler, ResumableSampler):
+            self.sampler.start = (state_dict["epoch"], state_dict["batches"] * (self.batch_size or 1))
+
+
+class SpikingDataModule(pl.LightningDataModule):
+    """Base of all datamodules: a subclass gives its datasets, this makes loaders that resume to the bit.
+
+    A subclass writes :meth:`dataset`, and :meth:`prepare_data` when something must be made or checked on disk first.
+
+    Attributes:
+        classes: names of the classes, in the order of the labels.
+
+    Args:
+        batch_size: samples a step and process, default 64.
+        num_workers: processes that load data, default 0: the main process loads.
+        pin_memory: page-locked batches for faster copies to a GPU; default: when there is one.
+        seed: of the order of samples, default 0.
+    """
+
+    classes: Sequence[str] = ()
+
+    def __init__(
+        self, batch_size: int = 64, num_workers: int = 0, pin_memory: bool | None = None, seed: int = 0
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise ConfigError(f"data.init_args.batch_size={batch_size}: expected at least 1.")
+        if num_workers < 0:
+            raise ConfigError(f"data.init_args.num_workers={num_workers}: expected 0 (load in this process) or more.")
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
+        self.seed = seed
+        self._datasets: dict[str, Dataset[Sample]] = {}
+
+    def dataset(self, split: str) -> Dataset[Sample]:
+        """Samples of ``split`` (``"train"``, ``"val"`` or ``"test"``). Subclasses write it."""
+        raise TypeError(f"{type(self).__name__} must define dataset(self, split)")
+
+    def collate(self, samples: Sequence[Sample]) -> Batch:
+        """Samples -> batch; sequences by default (``[T, N, *]``)."""
+        return collate_sequences(samples)
+
+    def setup(self, stage: str) -> None:
+        """Make the datasets that ``stage`` needs."""
+        needed = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("test",)}[stage]
+        for split in needed:
+            if split not in self._datasets:
+                dataset = self.dataset(split)
+                if len(dataset) == 0:  # type: ignore[arg-type]
+                    raise DataError(f"{type(self).__name__}: the {split} split holds no samples.")
+                self._datasets[split] = dataset
+
+    def train_dataloader(self) -> DataLoader[Sample]:
+        return self._loader("train")
+
+    def val_dataloader(self) -> DataLoader[Sample]:
+        return self._loader("val")
+
+    def test_dataloader(self) -> DataLoader[Sample]:
+        return self._loader("test")
+
+    def predict_dataloader(self) -> DataLoader[Sample]:
+        """The test split, in order."""
+        return self._loader("test")
+
+    def _loader(self, split: str) -> DataLoader[Sample]:
+        dataset = self._datasets[split]
+        training = split == "train"
+        trainer = self.trainer
+        sampler = ResumableSampler(
+            len(dataset),  # type: ignore[arg-type]
+            shuffle=training,
+            seed=self.seed,
+            num_replicas=trainer.world_size if trainer else 1,
+            rank=trainer.global_rank if trainer else 0,
+            even=training,
+        )
+        loader = (_ResumableLoader if training else DataLoader)(
+            dataset,
+            batch_size=self.batch_size,
+            sampler=sampler,
+            collate_fn=self.collate,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=self.pin_memory,
+            # workers' seeds come from here, not from the global generator: validating more or less changes nothing
+            generator=torch.Generator().manual_seed(self.seed),
+        )
+        if isinstance(loader, _ResumableLoader):
+            loader.trainer = trainer
+        return loader
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "trainer": None, "_datasets": {}}
+
+
+class _Frames(Dataset[Sample], Generic[Source]):
+    """Samples of an :class:`EventDataModule` as frames, integrated when asked for."""
+
+    def __init__(self, module: EventDataModule, samples: Sequence[tuple[str, Any, int]]) -> None:
+        self.module = module
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        name, source, label = self.samples[index]
+        try:
+            frames = events.to_frames(self.module.read(source), self.module.frames, self.module.sensor_size)
+        except ValueError as error:
+            raise DataError(f"{type(self.module).__name__}, sample {name!r}: {error}") from error
+        return Sample(frames, label, name)
+
+
+class InMemory(Dataset[Sample]):
+    """Samples held in memory."""
+
+    def __init__(self, samples: Iterable[Sample]) -> None:
+        self.samples = list(samples)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.samples[index]
+
+
+class EventDataModule(SpikingDataModule):
+    """Event recordings, integrated to frames ``[T, N, 2, H, W]`` (channel 0 = OFF, 1 = ON; counts, unsigned integers).
+
+    A subclass states :attr:`sensor_size` and :attr:`classes` and writes :meth:`samples`; and :meth:`read` when its
+    recordings are not files that :func:`jellyfit.events.read_events` knows::
+
+        class MyCamera(EventDataModule):
+            sensor_size = (128, 128)
+            classes = ("left", "right")
+
+            def samples(self, split):
+                for label, name in enumerate(self.classes):
+                    for path in sorted((self.root / split / name).glob("*.npz")):
+                        yield path.stem, path, label
+
+    Attributes:
+        sensor_size: height and width of the sensor in pixels.
+
+    Args:
+        root: folder of the data.
+        frames: how events become frames, see :mod:`jellyfit.events`; default ``FixedNumber(T=10)``.
+        batch_size, num_workers, pin_memory, seed: see :class:`SpikingDataModule`.
+        in_memory: integrate every sample once and keep its frames; default ``False``.
+    """
+
+    sensor_size: tuple[int, int]
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        frames: events.Framing | None = None,
+        batch_size: int = 64,
+        num_workers: int = 0,
+        pin_memory: bool | None = None,
+        seed: int = 0,
+        in_memory: bool = False,
+    ) -> None:
+        super().__init__(batch_size, num_workers, pin_memory, seed)
+        self.root = Path(root)
+        self.frames = events.FixedNumber(T=10) if frames is None else frames
+        self.in_memory = in_memory
+
+    def samples(self, split: str) -> Iterable[tuple[str, Any, int]]:
+        """Id, source (a path, or whatever :meth:`read` takes) and label of every sample of ``split``."""
+        raise TypeError(f"{type(self).__name__} must define samples(self, split)")
+
+    def read(self, source: Any) -> events.EventArray:
+        """Events of one sample; by default from the file ``source``."""
+        return events.read_events(source)
+
+    def dataset(self, split: str) -> Dataset[Sample]:
+        samples = list(self.samples(split))
+        for name, _, label in samples:
+            if not 0 <= label < len(self.classes):
+                raise DataError(
+                    f"{type(self).__name__}, sample {name!r}: label {label} is outside 0 to {len(self.classes) - 1} "
+                    f"({len(self.classes)} classes)."
+                )
+        lazy: Dataset[Sample] = _Frames(self, samples)
+        if not self.in_memory:
+            return lazy
+        indices = track(range(len(samples)), f"Integrating frames ({split})", enabled=len(samples) > 5000)
+        return InMemory(lazy[i] for i in indices)

@@ -1,0 +1,82 @@
+"""What a batch is, and the one place where samples become one: ``[N, T, *]`` turns to ``[T, N, *]`` here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from jellyfit.errors import InputError
+
+__all__ = ["Batch", "Sample", "as_batch", "collate_sequences", "collate_stills"]
+
+
+class Sample(NamedTuple):
+    """One sample: values ``x`` (a sequence ``[T, *]`` or a still ``[*]``; tensor or array), its class, its id."""
+
+    x: Any
+    y: int
+    id: str
+
+
+class Batch(NamedTuple):
+    """What a task is given.
+
+    Attributes:
+        x: sequences ``[T, N, *]``, or stills ``[N, *]``.
+        y: class labels ``[N]``, int64.
+        ids: name of each sample.
+        lengths: valid time steps of each sample ``[N]`` where they differ (the rest is zeros), else ``None``.
+    """
+
+    x: Tensor
+    y: Tensor
+    ids: list[str] | None = None
+    lengths: Tensor | None = None
+
+
+def _labels_and_ids(samples: Sequence[Sample]) -> tuple[Tensor, list[str]]:
+    return torch.tensor([sample[1] for sample in samples], dtype=torch.int64), [str(sample[2]) for sample in samples]
+
+
+def collate_sequences(samples: Sequence[Sample]) -> Batch:
+    """Sequences ``[T, *]`` of N samples -> one batch ``[T, N, *]``; shorter ones are padded with zeros at the end."""
+    sequences = [torch.as_tensor(sample[0]) for sample in samples]
+    y, ids = _labels_and_ids(samples)
+    lengths = torch.tensor([len(sequence) for sequence in sequences])
+    longest = int(lengths.max())
+    if int(lengths.min()) == longest:
+        return Batch(torch.stack(sequences, dim=1), y, ids)
+    dtype = sequences[0].dtype
+    for sequence in sequences[1:]:
+        dtype = torch.promote_types(dtype, sequence.dtype)
+    x = torch.zeros((longest, len(sequences), *sequences[0].shape[1:]), dtype=dtype)
+    for n, sequence in enumerate(sequences):
+        x[: len(sequence), n] = sequence
+    return Batch(x, y, ids, lengths)
+
+
+def collate_stills(samples: Sequence[Sample]) -> Batch:
+    """Stills ``[*]`` of N samples -> one batch ``[N, *]``."""
+    y, ids = _labels_and_ids(samples)
+    return Batch(torch.stack([torch.as_tensor(sample[0]) for sample in samples]), y, ids)
+
+
+def as_batch(batch: Any) -> Batch:
+    """Accept what other datamodules give: our :class:`Batch`, ``(x, y)``, or a mapping with the same names.
+
+    Raises:
+        InputError: anything else.
+    """
+    if isinstance(batch, Batch):
+        return batch
+    if isinstance(batch, Mapping) and {"x", "y"} <= set(batch):
+        return Batch(batch["x"], batch["y"], batch.get("ids"), batch.get("lengths"))
+    if isinstance(batch, (tuple, list)) and 2 <= len(batch) <= 4 and isinstance(batch[0], Tensor):
+        return Batch(*batch)
+    raise InputError(
+        f"a batch is (x, y), jellyfit.datamodules.Batch(x, y, ids, lengths) or a mapping with these names; got "
+        f"{type(batch).__name__}" + (f" of length {len(batch)}" if isinstance(batch, (tuple, list)) else "") + "."
+    )

@@ -1,0 +1,376 @@
+"""``fit``, ``validate``, ``test`` and ``predict``: LightningCLI in subclass mode over tasks and datamodules.
+
+What is added to it: run folders ``runs/NAME/VERSION``, ``--ckpt_path best|last``, mistakes in one line, default loggers
+and checkpoints, and plain output where there is no terminal.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerStatus
+from lightning.pytorch.utilities import rank_zero_only
+
+import jellyfit
+from jellyfit.callbacks import InterruptCheckpoint, MetricsCSV, PlainProgress, PredictionsCSV
+from jellyfit.config_errors import find_mistake
+from jellyfit.errors import ConfigError
+from jellyfit.runs import CHECKPOINTS, PICTURES, find_checkpoint, new_run, next_version, run_of_checkpoint
+from jellyfit.tasks import SpikingTask
+
+__all__ = ["JellyfitCLI", "run"]
+
+RUN_FOLDER_VARIABLE = "JELLYFIT_RUN_FOLDER"  # tells the other processes of this node where the first one writes
+
+# Advice of Lightning's that does not apply: sequences as batches, data held in memory, our own seeds and folders.
+_NOT_FOR_USERS = (
+    r".*does not have many workers which may be a bottleneck.*",
+    r".*number of training batches .* is smaller than the logging interval.*",
+    r".*Checkpoint directory .* exists and is not empty.*",
+    r".*The dirpath has changed from.*",
+    r".*Starting from v1\.9\.0, `tensorboardX`.*",
+    r".*isinstance\(treespec, LeafSpec\).*",
+)
+
+
+class _UsageError(Exception):
+    """jsonargparse refused the arguments; the message is its own."""
+
+
+class _Parser(LightningArgumentParser):
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        raise _UsageError(message)
+
+
+class _SaveConfig(SaveConfigCallback):
+    """Write the whole configuration as ``config.yaml`` into the run folder, whatever the logger is."""
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        folder = getattr(trainer, "run_folder", None)
+        if self.already_saved or folder is None or not trainer.is_global_zero:
+            return
+        self.already_saved = True
+        content = self.parser.dump(self.config, skip_none=False)
+        path, number = Path(folder) / "config.yaml", 0
+        while path.is_file() and path.read_text() != content:  # gone on with other settings: keep both
+            number += 1
+            path = Path(folder) / f"config-{number}.yaml"
+        if number and stage != "fit":
+            return  # testing a run leaves its configuration alone
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+
+
+class JellyfitCLI(LightningCLI):
+    """The command line of one verb; see the module's docstring."""
+
+    def __init__(self, args: ArgsType = None) -> None:
+        self.run_folder: Path | None = None
+        self.made_folder = False
+        super().__init__(
+            SpikingTask,
+            pl.LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=_SaveConfig,
+            parser_class=_Parser,
+            parser_kwargs={verb: {"allow_abbrev": False} for verb in self.subcommands()},
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            args=args,
+        )
+
+    # ------------------------------------------------------------ arguments
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        kwargs.setdefault("dump_header", [f"jellyfit=={jellyfit.__version__}"])
+        return super().init_parser(**kwargs)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--name", type=str | None, default=None, help="name of the run; default: the config file's")
+        parser.add_argument("--runs", type=str, default="runs", help="folder in which run folders lie")
+        parser.set_defaults({"trainer.max_epochs": 10})
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand in ("test", "validate"):
+            parser.set_defaults({"verbose": False})
+        return parser
+
+    @property
+    def _arguments(self) -> Any:
+        return self.config[str(self.config.subcommand)]
+
+    def _parse_ckpt_path(self) -> None:
+        """Find ``best`` and ``last``. The configuration given wins over the checkpoint's; differences are told."""
+        arguments = self._arguments
+        if arguments.name is None:
+            arguments.name = self._default_name()
+        checkpoint = arguments.get("ckpt_path")
+        if checkpoint is None:
+            return
+        if checkpoint in ("best", "last"):
+            arguments.ckpt_path = str(find_checkpoint(Path(arguments.runs), arguments.name, checkpoint))
+        elif not Path(checkpoint).exists() and "://" not in checkpoint:
+            raise ConfigError(
+                f"--ckpt_path {checkpoint}: no such file. Give the path of a checkpoint, or 'best' or 'last' for those "
+                f"of the newest run called {arguments.name!r}."
+            )
+        if _first_process():
+            self._tell_differences(Path(arguments.ckpt_path))
+
+    def _default_name(self) -> str:
+        files = self._arguments.get("config") or []
+        return Path(str(files[0])).stem if files else "run"
+
+    def _tell_differences(self, path: Path) -> None:
+        if not path.is_file():
+            return
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except Exception as error:
+            raise ConfigError(f"--ckpt_path {path}: not a checkpoint that can be read ({error}).") from error
+        saved = dict(content.get("hyper_parameters") or {})
+        saved.pop("_instantiator", None)
+        if not saved:
+            return
+        self._dump_config()
+        model = self.config_dump["model"]
+        given = _flat({"class_path": model["class_path"], **(model.get("init_args") or {})})
+        before = _flat({"class_path": saved.pop("_class_path", model["class_path"]), **saved})
+        keys = [key for key in {**before, **given} if before.get(key) != given.get(key)]
+        changed = [f"{key}: {before.get(key)!r} then, {given.get(key)!r} now" for key in keys]
+        if changed:
+            shown = "; ".join(changed[:5]) + (f"; and {len(changed) - 5} more" if len(changed) > 5 else "")
+            run_folder = run_of_checkpoint(path)
+            hint = f" (-c {run_folder / 'config.yaml'} has the old ones)" if run_folder else ""
+            print(
+                f"Note: {path} was trained with other settings of the model; those given now are used{hint}: {shown}."
+            )
+
+    # ------------------------------------------------------------ run folder, loggers, callbacks
+
+    def before_instantiate_classes(self) -> None:
+        _quiet()
+        arguments = self._arguments
+        if not arguments.trainer.fast_dev_run:
+            self.run_folder = self._choose_run_folder()
+            loggers = arguments.trainer.logger
+            for logger in loggers if isinstance(loggers, list) else [loggers]:
+                init = logger.get("init_args") if hasattr(logger, "get") else None
+                if init is not None and "save_dir" in init and init["save_dir"] in (None, "."):
+                    init["save_dir"] = str(self.run_folder)
+
+    def _choose_run_folder(self) -> Path:
+        arguments = self._arguments
+        root = Path(arguments.trainer.default_root_dir or arguments.runs)
+        checkpoint = Path(arguments.ckpt_path) if arguments.get("ckpt_path") else None
+        same_run = run_of_checkpoint(checkpoint) if checkpoint is not None else None
+        if same_run is not None and (self.config.subcommand != "fit" or checkpoint.stem == "last"):  # type: ignore[union-attr]
+            return same_run
+        if RUN_FOLDER_VARIABLE in os.environ:
+            return Path(os.environ[RUN_FOLDER_VARIABLE])
+        if not _first_process():
+            return next_version(root, arguments.name)  # of another node: it writes nothing
+        self.made_folder = True
+        folder = new_run(root, arguments.name)
+        os.environ[RUN_FOLDER_VARIABLE] = str(folder)
+        return folder
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        config = self._get(self.config_init, "trainer")
+        callbacks = list(config.get("callbacks") or [])
+        callbacks += self._default_callbacks(callbacks, config)
+        kwargs["callbacks"] = callbacks
+        if not sys.stdout.isatty():
+            kwargs["enable_progress_bar"] = False
+            if config.get("enable_model_summary") is None:
+                kwargs["enable_model_summary"] = False
+        if self.run_folder is not None:
+            kwargs["default_root_dir"] = str(self.run_folder)
+            kwargs["logger"] = self._loggers(config.get("logger"))
+        trainer = super().instantiate_trainer(**kwargs)
+        trainer.run_folder = self.run_folder  # type: ignore[attr-defined]
+        return trainer
+
+    def _loggers(self, given: Any) -> list[Logger] | bool:
+        if given is False:
+            return False
+        assert self.run_folder is not None
+        filename = "metrics.csv" if self.subcommand == "fit" else f"{self.subcommand}_metrics.csv"
+        csv = MetricsCSV(self.run_folder, filename)
+        if given is None or given is True:
+            return [csv, TensorBoardLogger(self.run_folder, name="", version="", default_hp_metric=False)]
+        return [*(given if isinstance(given, list) else [given]), csv]
+
+    def _default_callbacks(self, given: Sequence[Callback], config: Any) -> list[Callback]:
+        added: list[Callback] = []
+        if sys.stdout.isatty():
+            if config.get("enable_progress_bar") is not False:
+                added.append(RichProgressBar(refresh_rate=10, leave=True))
+        elif config.get("enable_progress_bar") is not False:
+            added.append(PlainProgress())
+        if self.subcommand == "predict":
+            added.append(PredictionsCSV())
+        if self.subcommand != "fit" or self.run_folder is None or config.get("enable_checkpointing") is False:
+            return added
+        added.append(InterruptCheckpoint())
+        if not any(isinstance(callback, ModelCheckpoint) for callback in given):
+            folder = self.run_folder / CHECKPOINTS
+            common: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False}
+            task = self.model
+            added.append(ModelCheckpoint(filename="best", monitor=task.monitor, mode=task.mode, **common))
+            added.append(ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **common))
+        return added
+
+    # ------------------------------------------------------------ running
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        if subcommand != "fit" and self._arguments.get("ckpt_path") is None and _first_process():
+            print("Note: no --ckpt_path given: the network has its initial, untrained weights (--ckpt_path best).")
+        try:
+            self._announce(subcommand)
+            super()._run_subcommand(subcommand)
+        except SystemExit:
+            if self.trainer.state.status == TrainerStatus.INTERRUPTED:
+                self._say_interrupted()
+                raise KeyboardInterrupt from None  # Lightning exits with 1; main ends with 130
+            raise
+        except RuntimeError as error:
+            if "loading state_dict" in str(error):
+                raise ConfigError(_state_dict_message(str(error), self._arguments.ckpt_path)) from error
+            raise
+        finally:
+            if self.made_folder and self.run_folder is not None:
+                os.environ.pop(RUN_FOLDER_VARIABLE, None)
+                with suppress(OSError):
+                    self.run_folder.rmdir()  # nothing came of it: leave no empty folder
+        self._report(subcommand)
+
+    def _announce(self, subcommand: str) -> None:
+        if _first_process() and not sys.stdout.isatty():
+            backbone = self.model.backbone
+            number = sum(parameter.numel() for parameter in backbone.parameters())
+            print(f"jellyfit {subcommand}: {type(backbone).__name__}, {number:,} parameters, folder {self.run_folder}")
+
+    def _say_interrupted(self) -> None:
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, InterruptCheckpoint) and callback.saved is not None:
+                again = " ".join(argument for argument in sys.argv[1:] if not argument.startswith("--ckpt_path"))
+                print(f"Saved {callback.saved}. Go on: jellyfit {again} --ckpt_path last", flush=True)
+
+    def _report(self, subcommand: str) -> None:
+        if not _first_process():
+            return
+        trainer = self.trainer
+        if subcommand in ("test", "validate"):
+            for name, value in sorted(trainer.callback_metrics.items()):
+                if not name.startswith("firing_rate/"):
+                    print(f"{name}: {float(value):.4f}")
+        if self.run_folder is None:
+            return
+        print(f"Run folder: {self.run_folder}")
+        best = next((c for c in trainer.checkpoint_callbacks if getattr(c, "monitor", None)), None)
+        if subcommand == "fit" and isinstance(best, ModelCheckpoint) and best.best_model_score is not None:
+            print(f"Best {best.monitor}: {float(best.best_model_score):.4f} ({best.best_model_path})")
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, PredictionsCSV) and callback.path is not None:
+                print(f"Predictions: {callback.path}")
+        prefix = "" if subcommand == "fit" else subcommand
+        pictures = sorted(path.name for path in (self.run_folder / PICTURES).glob("*.png"))
+        shown = [name for name in pictures if name.startswith(prefix) or name == "confusion_matrix.png"]
+        if subcommand == "fit":
+            shown = [name for name in pictures if not name.startswith("test_") and name != "confusion_matrix.png"]
+        if shown and subcommand in ("fit", "test"):
+            print(f"Pictures: {self.run_folder / PICTURES}/{{{','.join(shown)}}}")
+
+
+def run(verb: str, arguments: Sequence[str]) -> None:
+    """Run ``verb`` with command-line ``arguments``.
+
+    Raises:
+        ConfigError: a mistake in the arguments or in the configuration, in one line.
+        KeyboardInterrupt: Ctrl-C; everything is saved.
+    """
+    arguments = _find_bundled_configs(arguments)
+    sys.argv = [sys.argv[0], verb, *arguments]
+    try:
+        JellyfitCLI()
+    except _UsageError as error:
+        mistake = find_mistake(
+            arguments,
+            {"trainer": pl.Trainer, "model": SpikingTask, "data": pl.LightningDataModule},
+            ("seed_everything", "name", "runs", *_verb_keys(verb)),
+            ("model", "data"),
+        )
+        raise ConfigError(mistake or _condensed(str(error))) from error
+
+
+def _verb_keys(verb: str) -> list[str]:
+    import inspect
+
+    return [name for name in inspect.signature(getattr(pl.Trainer, verb)).parameters if name not in ("self", "model")]
+
+
+def _find_bundled_configs(arguments: Sequence[str]) -> list[str]:
+    """``-c configs/digits.yaml`` works without a clone too: the package brings its configs along."""
+    found = list(arguments)
+    for i, argument in enumerate(found):
+        flag, _, value = argument.partition("=")
+        if flag in ("-c", "--config"):
+            j, path = (i, value) if value else (i + 1, found[i + 1] if i + 1 < len(found) else "")
+            bundled = Path(__file__).parent / "configs" / Path(path).name
+            if path and not Path(path).exists() and path.startswith("configs/") and bundled.is_file():
+                found[j] = f"{flag}={bundled}" if value else str(bundled)
+    return found
+
+
+def _first_process() -> bool:
+    """Whether this is the one process that writes files and talks (before a trainer can tell)."""
+    return not getattr(rank_zero_only, "rank", 0)
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    """Nested settings as ``{"a.b": value}``, without the levels ``init_args`` and without what is null."""
+    if isinstance(value, dict):
+        flat: dict[str, Any] = {}
+        for key, item in value.items():
+            flat.update(_flat(item, path if key == "init_args" else f"{path}.{key}".lstrip(".")))
+        return flat
+    return {} if value is None else {path: value}
+
+
+def _quiet() -> None:
+    """Leave out Lightning's general advice; warnings that a user can act on stay."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    for message in _NOT_FOR_USERS:
+        warnings.filterwarnings("ignore", message)
+
+
+def _condensed(message: str) -> str:
+    """Jsonargparse's message in one line: its innermost reason."""
+    lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
+    reasons = [line for line in lines if not line.startswith(("Given value", "Subtypes", "Errors", "Problem"))]
+    return " ".join(reasons[:3]) if reasons else message
+
+
+def _state_dict_message(message: str, checkpoint: str) -> str:
+    """Why a checkpoint does not fit the network, in a few lines."""
+    details = [line.strip() for line in message.splitlines()[1:] if line.strip()]
+    shown = " ".join(details[:3]) + (f" (and {len(details) - 3} more)" if len(details) > 3 else "")
+    run_folder = run_of_checkpoint(Path(checkpoint))
+    advice = f" Use the configuration it was trained with: -c {run_folder / 'config.yaml'}." if run_folder else ""
+    return f"checkpoint {checkpoint} does not fit this network: {shown}{advice}"

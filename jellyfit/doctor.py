@@ -1,0 +1,66 @@
+"""``jellyfit doctor``: what is installed, what can run here, and why the rest cannot."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+import jellyfit
+from jellyfit import native
+from jellyfit.kernels import backend_status
+
+__all__ = ["report"]
+
+_NEEDED = ("torch", "lightning", "torchmetrics", "jsonargparse", "numpy", "matplotlib", "scikit-learn", "tensorboard")
+_EXTRAS = {
+    "cupy": (("cupy-cuda12x", "cupy-cuda13x"), "jellyfit[cuda12] or [cuda13]: kernels on NVIDIA GPUs"),
+    "wandb": (("wandb",), "jellyfit[wandb]: Weights & Biases logger"),
+    "gymnasium": (("gymnasium",), "jellyfit[rl]: reinforcement learning"),
+    "lava-dl": (("lava-dl",), "jellyfit[lava]: Loihi (Python 3.10 only)"),
+    "nir": (("nir",), "jellyfit[nir]: exchange format"),
+}
+
+
+def _version(*names: str) -> str | None:
+    for name in names:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(name)
+    return None
+
+
+def report() -> str:
+    """The whole report as text, a line a fact."""
+    lines = [f"jellyfit {jellyfit.__version__}  Python {platform.python_version()}  {platform.platform()}", ""]
+    lines.append("Packages")
+    lines += [f"  {name:<14}{_version(name) or 'MISSING: pip install jellyfit again'}" for name in _NEEDED]
+    for name, (packages, purpose) in _EXTRAS.items():
+        lines.append(f"  {name:<14}{_version(*packages) or f'not installed ({purpose})'}")
+    lines += ["", "Devices", f"  {'cpu':<14}{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads"]
+    if torch.cuda.is_available():
+        for i in range(torch.cuda.device_count()):
+            properties = torch.cuda.get_device_properties(i)
+            lines.append(f"  {f'cuda:{i}':<14}{properties.name}, {properties.total_memory / 2**30:.0f} GiB")
+    else:
+        why = "torch was built without CUDA" if torch.version.cuda is None else "no NVIDIA driver or GPU was found"
+        lines.append(f"  {'cuda':<14}no: {why}")
+    lines += ["", "Neuron backends"]
+    lines += [
+        f"  {name:<14}{'ready' if reason is None else f'no: {reason}'}" for name, reason in backend_status().items()
+    ]
+    lines += ["", "Compiled event code", *(f"  {line}" for line in _native())]
+    lines += ["", "Places", f"  {'working folder':<14}{Path.cwd()}"]
+    lines.append(f"  {'disk free':<14}{shutil.disk_usage(Path.cwd()).free / 2**30:.1f} GiB")
+    lines.append(f"  {'executable':<14}{sys.executable}")
+    return "\n".join(lines)
+
+
+def _native() -> list[str]:
+    status = native.status()
+    return [f"{name:<14}{value}" for name, value in vars(status).items()]

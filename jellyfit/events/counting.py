@@ -1,0 +1,155 @@
+"""Count events per pixel and polarity: one C loop, and the same in NumPy where there is no compiler."""
+
+import ctypes
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from jellyfit import native
+from jellyfit.errors import InputError
+from jellyfit.events.array import EVENT_DTYPE, EventArray, outside_error
+
+__all__ = ["count_events"]
+
+_COUNTERS = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.uint32))
+_LARGEST_BYTES = 2**34
+
+_OUTSIDE, _UNSORTED = -1, -2
+
+# One pass reads each event once, checks it against the sensor and against the time of the event in front, and adds one
+# to its counter. Counters are as narrow as they can be (a frame of 128 x 128 then fits the first-level cache); one that
+# wraps to zero stops the pass, and the caller goes on from that slice with the next wider type. The checks are branches
+# that are never taken: collecting them in a variable takes longer.
+_SOURCE = r"""
+#include <stdint.h>
+#include <string.h>
+
+#define STRIDE 13 /* bytes an event: int64 t, uint16 x, uint16 y, bool p */
+#define OUTSIDE -1
+#define UNSORTED -2
+
+#define DEFINE_COUNT(NAME, COUNTER)                                                                                  \
+  /* Returns the slice at which a counter wrapped, `slices` when none did, OUTSIDE or UNSORTED at such an event. */ \
+  int64_t NAME(const char *events, const int64_t *bounds, int64_t first, int64_t slices, int64_t height,            \
+               int64_t width, COUNTER *frames) {                                                                    \
+    for (int64_t j = first; j < slices; j++) {                                                                      \
+      COUNTER *off = frames + j * 2 * height * width, *on = off + height * width;                                   \
+      const char *event = events + bounds[2 * j] * STRIDE, *end = events + bounds[2 * j + 1] * STRIDE;              \
+      int64_t before = INT64_MIN;                                                                                   \
+      if (bounds[2 * j] > 0 && event < end) memcpy(&before, event - STRIDE, sizeof before);                         \
+      for (; event < end; event += STRIDE) {                                                                        \
+        int64_t t;                                                                                                  \
+        uint16_t x, y;                                                                                              \
+        uint8_t p;                                                                                                  \
+        memcpy(&t, event, sizeof t);                                                                                \
+        memcpy(&x, event + 8, sizeof x);                                                                            \
+        memcpy(&y, event + 10, sizeof y);                                                                           \
+        memcpy(&p, event + 12, sizeof p);                                                                           \
+        if (x >= width || y >= height) return OUTSIDE;                                                              \
+        if (t < before) return UNSORTED;                                                                            \
+        before = t;                                                                                                 \
+        COUNTER *frame = p ? on : off;                                                                              \
+        if (++frame[y * width + x] == 0) return j;                                                                  \
+      }                                                                                                             \
+    }                                                                                                               \
+    return slices;                                                                                                  \
+  }
+
+DEFINE_COUNT(count_uint8, uint8_t)
+DEFINE_COUNT(count_uint16, uint16_t)
+DEFINE_COUNT(count_uint32, uint32_t)
+"""
+
+
+def count_events(
+    events: EventArray, slices: npt.NDArray[np.int64], sensor_size: tuple[int, int]
+) -> npt.NDArray[Any] | None:
+    """Count the events of each slice per polarity and pixel.
+
+    Args:
+        events: Events ``[N]`` of :data:`~jellyfit.events.EVENT_DTYPE`.
+        slices: ``[T, 2]``, the first index of each slice and the one behind its last, 0 <= start <= stop <= N. They
+            may overlap and leave gaps.
+        sensor_size: (height, width).
+
+    Returns:
+        Frames ``[T, 2, H, W]`` (channel 0 = OFF, 1 = ON) of the narrowest of uint8, uint16 and uint32 that holds
+        every count. None when an event of a slice is earlier than the event in front of it: sort them first.
+
+    Raises:
+        InputError: Events outside the sensor, or frames of more than 16 GiB.
+    """
+    height, width = sensor_size
+    shape = (len(slices), 2, height, width)
+    size = math.prod(shape)
+    if size > _LARGEST_BYTES:
+        raise InputError(
+            f"{len(slices)} frames of {height} x {width} pixels would take {size / 2**30:.1f} GiB for one sample. "
+            "Make fewer frames: a longer duration or a smaller T."
+        )
+    events = np.ascontiguousarray(events)
+    bounds = np.ascontiguousarray(slices, np.int64)
+    library = native.load("counting", _SOURCE)
+    frames, state = _count_numpy(events, bounds, shape) if library is None else _count_c(library, events, bounds, shape)
+    if state == _OUTSIDE:
+        raise outside_error(events, sensor_size)
+    return None if state == _UNSORTED else frames
+
+
+def _count_c(
+    library: ctypes.CDLL, events: EventArray, bounds: npt.NDArray[np.int64], shape: tuple[int, int, int, int]
+) -> tuple[npt.NDArray[Any], int]:
+    frames: npt.NDArray[Any] = np.zeros(shape, _COUNTERS[0])
+    reached = 0
+    for counter in _COUNTERS:
+        if frames.dtype != counter:
+            frames = frames.astype(counter)
+            frames[reached:] = 0  # the slice in which a counter wrapped, to be counted again
+        count = _function(library, f"count_{counter.name}")
+        reached = count(
+            events.ctypes.data, bounds.ctypes.data, reached, shape[0], shape[2], shape[3], frames.ctypes.data
+        )
+        if reached < 0 or reached == shape[0]:
+            break
+    return frames, reached
+
+
+def _function(library: ctypes.CDLL, name: str) -> Any:
+    function = getattr(library, name)
+    if function.argtypes is None:
+        pointer, number = ctypes.c_void_p, ctypes.c_int64
+        function.restype = number
+        function.argtypes = [pointer, pointer, number, number, number, number, pointer]
+    return function
+
+
+def _count_numpy(
+    events: EventArray, bounds: npt.NDArray[np.int64], shape: tuple[int, int, int, int]
+) -> tuple[npt.NDArray[Any], int]:
+    slices, _, height, width = shape
+    frames: npt.NDArray[Any] = np.zeros((slices, 2 * height * width), _COUNTERS[0])
+    for j, (start, stop) in enumerate(bounds.tolist()):
+        if start == stop:
+            continue
+        x, y = events["x"][start:stop].copy(), events["y"][start:stop].copy()  # contiguous: faster than in the events
+        if x.max() >= width or y.max() >= height:
+            return frames, _OUTSIDE
+        t = events["t"][max(start - 1, 0) : stop].copy()
+        if (t[1:] < t[:-1]).any():
+            return frames, _UNSORTED
+        pixel = events["p"][start:stop].astype(np.intp)
+        pixel *= height
+        pixel += y
+        pixel *= width
+        pixel += x
+        counts = np.bincount(pixel, minlength=2 * height * width)
+        largest = counts.max()
+        if largest > np.iinfo(frames.dtype).max:
+            frames = frames.astype(next(counter for counter in _COUNTERS if largest <= np.iinfo(counter).max))
+        frames[j] = counts
+    return frames.reshape(shape), slices
+
+
+assert EVENT_DTYPE.itemsize == 13, "STRIDE and the offsets of the C source are those of EVENT_DTYPE"
