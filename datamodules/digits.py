@@ -18,7 +18,7 @@ from jellyfit.progress import track
 
 __all__ = ["Digits"]
 
-_VERSION = 1  # of what is simulated; a new number makes a new cache
+_VERSION = 2  # of what is simulated; a new number makes a new cache
 BOUNDS: dict[str, tuple[int, int]] = {"train": (0, 1000), "val": (1000, 1200), "test": (1200, 1797)}
 """First sample of each part in file order, and the one behind its last."""
 
@@ -42,7 +42,7 @@ class Digits(EventDataModule):
             writers in common between the parts.
         simulator: the camera; default ``DVSSimulator()``.
         zoom: camera pixels per scan pixel, default 3.
-        amplitude: size of the saccades in camera pixels, default 6.
+        amplitude: size of the saccades in camera pixels, default 4.
 
     Source: scikit-learn's ``load_digits`` (Alpaydin and Kaynak, 1998, UCI); the saccades of Orchard et al., 2015.
     """
@@ -61,7 +61,7 @@ class Digits(EventDataModule):
         split: Literal["file-order", "shuffled"] = "file-order",
         simulator: events.DVSSimulator | None = None,
         zoom: float = 3.0,
-        amplitude: float = 6.0,
+        amplitude: float = 4.0,
     ) -> None:
         super().__init__(root, frames, batch_size, num_workers, pin_memory, seed, in_memory=True)
         if split not in ("file-order", "shuffled"):

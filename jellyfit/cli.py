@@ -26,7 +26,7 @@ from lightning.pytorch.utilities import rank_zero_only
 import jellyfit
 from jellyfit.callbacks import InterruptCheckpoint, MetricsCSV, PlainProgress, PredictionsCSV
 from jellyfit.config_errors import find_mistake
-from jellyfit.errors import ConfigError
+from jellyfit.errors import ConfigError, JellyfitError
 from jellyfit.runs import CHECKPOINTS, PICTURES, find_checkpoint, new_run, next_version, run_of_checkpoint
 from jellyfit.tasks import SpikingTask
 
@@ -40,6 +40,7 @@ _NOT_FOR_USERS = (
     r".*number of training batches .* is smaller than the logging interval.*",
     r".*Checkpoint directory .* exists and is not empty.*",
     r".*The dirpath has changed from.*",
+    r".*Be aware that when using `ckpt_path`, callbacks used to create the checkpoint.*",
     r".*Starting from v1\.9\.0, `tensorboardX`.*",
     r".*isinstance\(treespec, LeafSpec\).*",
 )
@@ -86,7 +87,7 @@ class JellyfitCLI(LightningCLI):
             subclass_mode_data=True,
             save_config_callback=_SaveConfig,
             parser_class=_Parser,
-            parser_kwargs={verb: {"allow_abbrev": False} for verb in self.subcommands()},
+            parser_kwargs={"allow_abbrev": False, **{verb: {"allow_abbrev": False} for verb in self.subcommands()}},
             seed_everything_default=0,
             auto_configure_optimizers=False,
             args=args,
@@ -173,6 +174,17 @@ class JellyfitCLI(LightningCLI):
                 if init is not None and "save_dir" in init and init["save_dir"] in (None, "."):
                     init["save_dir"] = str(self.run_folder)
 
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except Exception as error:
+            reason: BaseException | None = error
+            while reason is not None and not isinstance(reason, JellyfitError):
+                reason = reason.__cause__ or reason.__context__
+            if reason is None:
+                raise
+            raise ConfigError(str(reason)) from error
+
     def _choose_run_folder(self) -> Path:
         arguments = self._arguments
         root = Path(arguments.trainer.default_root_dir or arguments.runs)
@@ -206,13 +218,13 @@ class JellyfitCLI(LightningCLI):
         return trainer
 
     def _loggers(self, given: Any) -> list[Logger] | bool:
-        if given is False:
+        if given is False or self.subcommand == "predict":
             return False
         assert self.run_folder is not None
         filename = "metrics.csv" if self.subcommand == "fit" else f"{self.subcommand}_metrics.csv"
         csv = MetricsCSV(self.run_folder, filename)
         if given is None or given is True:
-            return [csv, TensorBoardLogger(self.run_folder, name="", version="", default_hp_metric=False)]
+            return [csv, TensorBoardLogger(self.run_folder, name="", version="tensorboard", default_hp_metric=False)]
         return [*(given if isinstance(given, list) else [given]), csv]
 
     def _default_callbacks(self, given: Sequence[Callback], config: Any) -> list[Callback]:

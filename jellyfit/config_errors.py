@@ -173,7 +173,7 @@ def _check_value(path: str, hint: Any, value: Any) -> None:
             names = " or ".join(_name(base) for base in allowed)
             raise _MistakeError(f"{path}: {_name(cls)} is not a subclass of {names}")
         _check_arguments(f"{path}.init_args", cls, value.get("init_args") or {}, given=1 if callables else 0)
-    elif bases and isinstance(value, str) and not _accepts(hint, value):
+    elif bases and isinstance(value, str) and not _takes_plain(hint) and not _accepts(hint, value):
         _find_class(path, value, bases)
     elif isinstance(value, (list, tuple)) and any(isinstance(item, Mapping) for item in value):
         for i, item in enumerate(value):
@@ -205,9 +205,7 @@ def _find_class(path: str, name: str, bases: Sequence[Any]) -> Any:
         known = {cls.__name__: cls for base in bases if isinstance(base, type) for cls in _subclasses(base)}
         if name in known:
             return known[name]
-        raise _MistakeError(
-            f"{path}: no class {name!r} is known here{nearest(name, known)} Give its whole path, a.b.Class."
-        )
+        raise _MistakeError(f"{path}: no class {name!r} is known here{nearest(name, known)} (or give its whole path)")
     parts = name.split(".")
     found: Any = None
     for i, part in enumerate(parts):
@@ -241,7 +239,8 @@ def _members(found: Any) -> list[str]:
 
 def _subclasses(base: type) -> list[type]:
     found: list[type] = [base]
-    for derived in type.__subclasses__(base):
+    derived: type
+    for derived in base.__subclasses__():
         found += _subclasses(derived)
     return found
 
@@ -270,6 +269,11 @@ def _options(hint: Any) -> list[Any]:
 
 def _is_plain(option: Any) -> bool:
     return option in (int, float, str, bool, type(None), dict, list, tuple, set, Any) or option is Path
+
+
+def _takes_plain(hint: Any) -> bool:
+    """Whether numbers, strings or the like are meant, so that a string is a wrong value rather than a class's name."""
+    return any(_is_plain(option) and option is not type(None) for option in _options(hint))
 
 
 def _classes(hint: Any) -> list[Any]:

@@ -63,4 +63,9 @@ def report() -> str:
 
 def _native() -> list[str]:
     status = native.status()
-    return [f"{name:<14}{value}" for name, value in vars(status).items()]
+    facts = {
+        "ready": "yes" if status.usable else f"no: {status.reason}",
+        "compiler": f"{status.compiler} ({status.version})" if status.compiler else "none found",
+        "cache": f"{status.cache}" + ("" if status.cache_writable else " (cannot be written)"),
+    }
+    return [f"{name:<14}{value}" for name, value in facts.items()]

@@ -68,7 +68,7 @@ class ClassificationTask(SpikingTask):
         classes = getattr(backbone, "num_classes", None) if num_classes is None else num_classes
         if not isinstance(classes, int) or classes < 2:
             raise ConfigError(
-                f"{type(self).__name__}: the number of classes is {classes!r}; expected 2 or more. Give num_classes, or "
+                f"{type(self).__name__}: the number of classes is {classes!r}; expected 2 or more. Give it, or "
                 f"set num_classes in {type(backbone).__name__}."
             )
         self.num_classes = classes

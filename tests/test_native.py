@@ -1,5 +1,6 @@
 import ctypes
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -28,7 +29,7 @@ def fresh(tmp_path, monkeypatch):
     return tmp_path / "cache" / "native"
 
 
-needs_compiler = pytest.mark.skipif(not native.status().usable, reason=native.status().reason or "compiler found")
+needs_compiler = pytest.mark.skipif(not any(map(shutil.which, ("cc", "gcc", "clang"))), reason="no C compiler here")
 
 
 def forget(monkeypatch):
@@ -266,6 +267,6 @@ def test_write_whole_replaces_or_leaves(tmp_path):
     assert path.read_bytes() == b"new"
     with pytest.raises(ZeroDivisionError), native.write_whole(path) as file:
         file.write(b"half")
-        1 / 0
+        raise ZeroDivisionError
     assert path.read_bytes() == b"new"
-    assert os.listdir(tmp_path) == ["file"]
+    assert [kept.name for kept in tmp_path.iterdir()] == ["file"]

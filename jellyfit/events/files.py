@@ -103,7 +103,7 @@ def write_events(path: str | os.PathLike[str], events: npt.NDArray[Any]) -> None
 
 def _read_npz(path: Path) -> EventArray:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             missing = [name for name in _FIELDS if name not in archive.files]
             if missing:
                 raise DataError(

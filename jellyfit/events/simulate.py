@@ -223,7 +223,7 @@ def _outside_refractory(
         return np.zeros(0, np.int64)
     order = np.lexsort((t, pixel))
     since = t[order] - t.min()
-    line = pixel[order] * (since.max() + refractory + 1) + since  # one time line, on which the pixels do not overlap
+    line = pixel[order] * (since.max() + 1) + since  # one time line, on which the pixels do not overlap
     following = np.searchsorted(line, line + refractory)
     last = np.append(np.flatnonzero(np.diff(pixel[order])), len(order) - 1)
     ends = np.repeat(last + 1, np.diff(last, prepend=-1))  # for each event, where its pixel's events end

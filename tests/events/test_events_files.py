@@ -1,6 +1,5 @@
 import errno
 import io
-import os
 import re
 import zipfile
 
@@ -19,6 +18,10 @@ def make(N=100):
     return ev.make_events(t, random.integers(0, 2**16, N), random.integers(0, 2**16, N), random.integers(0, 2, N))
 
 
+def names(folder):
+    return [path.name for path in folder.iterdir()]
+
+
 @pytest.mark.parametrize("N", [0, 1, 1000])
 def test_what_is_written_is_read(tmp_path, N):
     path = tmp_path / "e.npz"
@@ -26,7 +29,7 @@ def test_what_is_written_is_read(tmp_path, N):
     back = ev.read_events(str(path))
     assert back.dtype == ev.EVENT_DTYPE
     np.testing.assert_array_equal(back, make(N))
-    assert os.listdir(tmp_path) == ["e.npz"]
+    assert names(tmp_path) == ["e.npz"]
 
 
 @settings(max_examples=30, deadline=None)
@@ -41,7 +44,8 @@ def test_every_event_survives_the_file(tmp_path_factory, rows):
 def test_the_file_holds_narrow_arrays(tmp_path):
     ev.write_events(tmp_path / "e.npz", make())
     with np.load(tmp_path / "e.npz", allow_pickle=False) as archive:
-        assert {name: archive[name].dtype.str[1:] for name in archive.files} == dict(t="i8", x="u2", y="u2", p="b1")
+        kinds = {name: archive[name].dtype.str[1:] for name in archive.files}
+    assert kinds == {"t": "i8", "x": "u2", "y": "u2", "p": "b1"}
 
 
 @pytest.mark.parametrize("dtype", ["i8", "u4", "i2", ">i4", "u1"])
@@ -49,7 +53,13 @@ def test_the_file_holds_narrow_arrays(tmp_path):
 @pytest.mark.parametrize("name", ["e.npz", "no_extension", "e.aedat"])
 def test_npz_of_other_dtypes_is_read_whatever_its_name(tmp_path, dtype, save, name):
     with (tmp_path / name).open("wb") as file:
-        save(file, t=np.array([1, 2], dtype), x=np.array([3, 4], dtype), y=np.array([5, 6], dtype), p=np.array([0, 1], dtype))
+        save(
+            file,
+            t=np.array([1, 2], dtype),
+            x=np.array([3, 4], dtype),
+            y=np.array([5, 6], dtype),
+            p=np.array([0, 1], dtype),
+        )
     assert ev.read_events(tmp_path / name).tolist() == [(1, 3, 5, False), (2, 4, 6, True)]
 
 
@@ -106,7 +116,9 @@ def test_npz_that_holds_no_events_is_an_error(tmp_path, arrays, message):
 def test_other_files_are_errors(tmp_path):
     path = tmp_path / "e.npz"
     path.write_bytes(b"not a zip file at all")
-    with pytest.raises(DataError, match=re.escape("no format of events that is known here (.npz); it starts with b'not")):
+    with pytest.raises(
+        DataError, match=re.escape("no format of events that is known here (.npz); it starts with b'not")
+    ):
         ev.read_events(path)
     path.write_bytes(b"")
     with pytest.raises(DataError, match="is empty"):
@@ -119,7 +131,7 @@ def test_other_files_are_errors(tmp_path):
         archive.writestr("t.npy", b"nonsense")
         for name in "xyp":
             archive.writestr(f"{name}.npy", b"")
-    with pytest.raises(DataError, match="damaged"):
+    with pytest.raises(DataError, match="holds no events: The column t"):
         ev.read_events(path)
 
 
@@ -141,12 +153,12 @@ def test_a_full_disk_leaves_no_half_file_and_keeps_the_old_one(tmp_path, monkeyp
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(np, "savez", full)
-    with pytest.raises(OSError, match="No space left on device.*free some space") as caught:
+    with pytest.raises(OSError, match=r"No space left on device.*free some space") as caught:
         ev.write_events(path, make(100))
     assert caught.value.errno == errno.ENOSPC
     with pytest.raises(OSError, match="free some space"):
         ev.write_events(tmp_path / "new.npz", make(100))
-    assert os.listdir(tmp_path) == ["e.npz"]
+    assert names(tmp_path) == ["e.npz"]
     np.testing.assert_array_equal(ev.read_events(path), make(7))
 
 
@@ -158,7 +170,7 @@ def test_an_interrupt_leaves_no_half_file(tmp_path, monkeypatch):
     monkeypatch.setattr(np, "savez", interrupted)
     with pytest.raises(KeyboardInterrupt):
         ev.write_events(tmp_path / "e.npz", make())
-    assert os.listdir(tmp_path) == []
+    assert names(tmp_path) == []
 
 
 def test_no_permission_says_what_to_do(tmp_path, monkeypatch):
@@ -183,4 +195,4 @@ def test_write_checks_its_arguments(tmp_path):
         ev.write_events(tmp_path / "e.aedat", make())
     with pytest.raises(InputTypeError, match="make_events"):
         ev.write_events(tmp_path / "e.npz", np.zeros(3))
-    assert os.listdir(tmp_path) == []
+    assert names(tmp_path) == []

@@ -37,7 +37,7 @@ def one_pixel(levels, times, on, off, refractory):
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-@pytest.mark.parametrize(("change", "count"), [(0.19, 0), (0.2, 1), (0.21, 1), (1.1, 5), (2.0, 10)])
+@pytest.mark.parametrize(("change", "count"), [(0.19, 0), (0.2, 1), (0.21, 1), (0.6, 3), (1.1, 5), (1.4, 7), (2.0, 10)])
 def test_a_ramp_gives_floor_of_change_by_threshold_at_the_predicted_times(sign, change, count):
     e = ev.DVSSimulator().simulate(video_of([0, sign * change]), [1000, 101_000])
     assert e["t"].tolist() == [1000 + round((i + 1) * 0.2 / change * 100_000) for i in range(count)]
@@ -131,7 +131,8 @@ def test_mismatch_is_a_pattern_of_the_camera():
     other = ev.DVSSimulator(threshold_std=0.03, seed=2).simulate(ramp, [0, 1000])
     assert len(other) != len(first)
     wild = ev.DVSSimulator(threshold_std=5.0).simulate(ramp, [0, 1000])
-    assert len(wild) <= 301 * 400  # thresholds stay above 0.01
+    assert wild["p"].all()  # thresholds stay above 0.01
+    assert len(wild) <= 300 * 400
 
 
 def test_leak_sends_on_events_at_its_rate():
@@ -206,7 +207,7 @@ def test_shifts_are_exact_for_whole_pixels_and_bilinear_between():
     half = video[3]  # half way from (2, 0) to (-2, 2): (0, 1)
     np.testing.assert_allclose(half[3:9, 4:10], image)
     video, _ = ev.three_saccades(image, (12, 12), zoom=1.0, amplitude=1.0, steps=1)
-    np.testing.assert_allclose(video[1][4:9, 3:9], (image[1:] + 0 * image[1:] + image[:-1]) / 2, atol=1)
+    np.testing.assert_allclose(video[1][4:9, 3:9], (image[1:] + image[:-1]) / 2)
     np.testing.assert_allclose(video[1].sum(), image.sum())
 
 
