@@ -61,7 +61,7 @@ class ResumableSampler(DistributedSampler[int]):
 
 
 class _ResumableLoader(DataLoader[Sample]):
-    """A training loader whose place in the data Lightning saves in checkpoints and restores from them.
+    """A training loader whose place in an unfinished epoch Lightning saves in checkpoints and restores from them.
 
     The place is counted in batches that training has finished with, not in batches loaded ahead.
     """
@@ -170,6 +170,8 @@ class SpikingDataModule(pl.LightningDataModule):
         )
         if isinstance(loader, _ResumableLoader):
             loader.trainer = trainer
+            if trainer is not None:  # Lightning sets the epoch only after workers have begun to load
+                sampler.set_epoch(trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
         return loader
 
     def __getstate__(self) -> dict[str, Any]:

@@ -78,6 +78,7 @@ class JellyfitCLI(LightningCLI):
     """The command line of one verb; see the module's docstring."""
 
     def __init__(self, args: ArgsType = None) -> None:
+        _quiet()
         self.run_folder: Path | None = None
         self.made_folder = False
         super().__init__(
@@ -164,7 +165,6 @@ class JellyfitCLI(LightningCLI):
     # ------------------------------------------------------------ run folder, loggers, callbacks
 
     def before_instantiate_classes(self) -> None:
-        _quiet()
         arguments = self._arguments
         if not arguments.trainer.fast_dev_run:
             self.run_folder = self._choose_run_folder()

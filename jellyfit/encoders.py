@@ -50,5 +50,6 @@ class PoissonEncoder(Encoder):
                 f"{self.describe()}: got {x.dtype}; expected floating-point values in [0, 1]. Use x.float() / 255 "
                 "for 8-bit images."
             )
-        draws = torch.rand(x.shape, generator=self.generator, dtype=x.dtype, device=x.device)
+        dtype = torch.promote_types(x.dtype, torch.float32)  # draws of 16 bits would be 0, and so fire, too often
+        draws = torch.rand(x.shape, generator=self.generator, dtype=dtype, device=x.device)
         return (draws <= x).to(x.dtype)

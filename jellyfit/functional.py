@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from jellyfit.errors import InputError
+from jellyfit.kernels import check_backend
 from jellyfit.neurons.base import BaseNode, MemoryModule, StepModule
 
 __all__ = [
@@ -77,6 +78,7 @@ def set_backend(net: nn.Module, backend: str, instance: type[BaseNode] | tuple[t
     Raises:
         ConfigError: an unknown backend, or one that cannot run here (the message says why).
     """
+    check_backend(backend)
     for module in _name_modules(net):
         if isinstance(module, instance):
             module.backend = backend

@@ -157,7 +157,7 @@ class _CrossEntropy(Loss):
 
     def forward(self, y_seq: Tensor, target: Tensor, lengths: Tensor | None = None) -> Tensor:
         _check_labels(y_seq, target)
-        return F.cross_entropy(self.readout(y_seq, lengths), target, label_smoothing=self.label_smoothing)
+        return F.cross_entropy(self.readout(y_seq, lengths), target.long(), label_smoothing=self.label_smoothing)
 
 
 class RateCrossEntropy(_CrossEntropy):
@@ -223,7 +223,7 @@ class PerStepCrossEntropy(Loss):
     def forward(self, y_seq: Tensor, target: Tensor, lengths: Tensor | None = None) -> Tensor:
         _check_labels(y_seq, target)
         y_seq = _wide(y_seq)
-        labels = target.repeat(y_seq.shape[0])
+        labels = target.long().repeat(y_seq.shape[0])
         step_losses = F.cross_entropy(
             y_seq.flatten(0, 1), labels, label_smoothing=self.label_smoothing, reduction="none"
         ).view(*y_seq.shape[:2], 1)

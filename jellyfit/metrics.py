@@ -104,7 +104,7 @@ class SpikeRecorder(_NeuronHooks):
     def _see(self, name: str, spikes: Tensor) -> None:
         neuron = dict(named_neurons(self.net))[name]
         seq = spikes if neuron.step_mode == "m" else spikes.unsqueeze(0)
-        self._steps.setdefault(name, []).append(seq[:, self.sample].flatten(1).cpu())
+        self._steps.setdefault(name, []).append(seq[:, self.sample].reshape(len(seq), -1).cpu())
 
     def spikes(self) -> dict[str, Tensor]:
         """Spikes ``[T, neurons]`` of the sample, by layer."""

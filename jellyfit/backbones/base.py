@@ -6,6 +6,7 @@ import copy
 from typing import Any
 
 from jellyfit import functional
+from jellyfit.errors import InputTypeError
 from jellyfit.neurons import BaseNode, LIFNode, StepModule
 
 __all__ = ["Backbone", "neuron_from"]
@@ -16,9 +17,14 @@ def neuron_from(template: BaseNode | None) -> BaseNode:
 
     Args:
         template: any neuron; ``None`` gives ``LIFNode()``.
+
+    Raises:
+        InputTypeError: not a neuron (its class, for example).
     """
     if template is None:
         return LIFNode()
+    if not isinstance(template, BaseNode):
+        raise InputTypeError(f"neuron={template!r}: expected a neuron such as LIFNode(tau=2.0), not its class or name.")
     node = copy.deepcopy(template)
     node.reset()
     return node

@@ -45,9 +45,9 @@ class SpikingConvNet(Backbone):
         carry_state: bool = False,
     ) -> None:
         super().__init__(carry_state)
-        _check_positive("SpikingConvNet", input_size=input_size, num_classes=[num_classes], channels=channels)
+        _check_positive("SpikingConvNet", input_size=input_size, num_classes=[num_classes], channels=channels, hidden=hidden)
         self.num_classes = num_classes
-        c, h, w = input_size
+        self.input_size = c, h, w = _frame_size("SpikingConvNet", input_size)
         stages: list[nn.Module] = []
         for out in channels:
             stages.append(
@@ -70,6 +70,13 @@ class SpikingConvNet(Backbone):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[T, N, C, H, W] -> [T, N, num_classes]`` (without ``T`` in single-step mode)."""
+        lead = 2 if self.step_mode == "m" else 1
+        if x.ndim != lead + 3 or tuple(x.shape[lead:]) != self.input_size:
+            kind = "[T, N, C, H, W] (a sequence; for still images set the task's T)" if lead == 2 else "[N, C, H, W]"
+            raise InputError(
+                f"SpikingConvNet(input_size={list(self.input_size)}): got shape {list(x.shape)}; expected {kind} with "
+                "frames of that size."
+            )
         return self.head(self.conv(x))  # type: ignore[no-any-return]
 
 
@@ -125,6 +132,13 @@ def _fully_connected(
         modules += [layers.Linear(features, size, bias=bias), neuron_from(neuron)]
         features = size
     return nn.Sequential(*(modules if spiking_output else modules[:-1]))
+
+
+def _frame_size(name: str, input_size: Sequence[int]) -> tuple[int, int, int]:
+    if len(input_size) != 3:
+        raise InputError(f"{name}(input_size={list(input_size)}): expected channels, height and width of one frame.")
+    c, h, w = input_size
+    return c, h, w
 
 
 def _check_positive(name: str, **sizes: Sequence[int]) -> None:

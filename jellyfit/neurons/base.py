@@ -55,7 +55,8 @@ class StepModule(nn.Module):
 
     def describe(self) -> str:
         """The module as an error message should name it: where it is in the network, and what it is."""
-        return f"{self._path!r} ({self!r})" if self._path else repr(self)
+        own = f"{type(self).__name__}({self.extra_repr()})"  # one line, without what the module holds
+        return f"{self._path!r} ({own})" if self._path else own
 
 
 def _map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
@@ -96,8 +97,8 @@ class MemoryModule(StepModule):
 
         Args:
             name: attribute name, not yet in use.
-            value: a number (turned into a tensor like the input at the first step), a tensor, or anything else that
-                can be copied.
+            value: a ``float`` (a neuron turns it into a tensor like its input at the first step), a tensor, or
+                anything else that can be copied; these are kept as they are.
 
         Raises:
             InputError: the name is taken.
@@ -154,6 +155,7 @@ class MemoryModule(StepModule):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> MemoryModule:
         for name, value in self.named_memories():
             setattr(self, name, _map_tensors(fn, value))
+        self._memories = _map_tensors(fn, self._memories)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
@@ -214,6 +216,7 @@ class BaseNode(MemoryModule):
     ) -> None:
         super().__init__(step_mode)
         self._state_dtype: torch.dtype | None = None
+        self._values: list[str] = []
         self.register_value("v_threshold", v_threshold)
         self.register_value("v_reset", v_reset)
         self.surrogate_function = surrogates.Sigmoid() if surrogate_function is None else surrogate_function
@@ -303,6 +306,8 @@ class BaseNode(MemoryModule):
             InputTypeError: not a number or floating-point tensor.
             InputError: NaN, infinite or not above the bound.
         """
+        if name not in self._values:
+            self._values.append(name)
         if none_allowed is None:
             none_allowed = name == "v_reset"
         where = f"{type(self).__name__}({name}={value!r})"
@@ -347,18 +352,25 @@ class BaseNode(MemoryModule):
         super().reset()
         self._state_dtype = None
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> BaseNode:
+        super()._apply(fn, recurse)
+        if self._state_dtype is not None:
+            self._state_dtype = fn(torch.empty(0, dtype=self._state_dtype)).dtype
+        return self
+
     def materialise(self, x: Tensor) -> None:
         """Make the state fit one step of input ``x`` ``[N, *]``: numbers become tensors like it; misfits are errors."""
         for name, value in self.named_memories():
             if isinstance(value, float):
                 setattr(self, name, torch.full_like(x, value, requires_grad=False))
-            elif isinstance(value, Tensor):
-                self._check_state(name, value, x)
+            elif isinstance(value, Tensor) and not isinstance(self._memories[name], Tensor):
+                self._check_state(name, value, x)  # a memory that starts as a tensor has a shape of its own
         if self.v is None and isinstance(self.v_reset, Tensor):
             self.v = self.v_reset.to(x.dtype).expand(self._broadcast("v_reset", self.v_reset, x))
         if self._state_dtype is None:
-            for name, parameter in [*self.named_parameters(recurse=False), *self.named_buffers(recurse=False)]:
-                self._broadcast(name, parameter, x)
+            for name in self._values:
+                if isinstance(value := getattr(self, name), Tensor):
+                    self._broadcast(name, value, x)
             self._state_dtype = x.dtype
 
     def _broadcast(self, name: str, value: Tensor, x: Tensor) -> torch.Size:

@@ -86,6 +86,8 @@ class ParametricLIFNode(_LeakyNode):
     networks", ICCV 2021.
     """
 
+    w: nn.Parameter
+
     def __init__(
         self,
         init_tau: Value = 2.0,
@@ -100,14 +102,16 @@ class ParametricLIFNode(_LeakyNode):
     ) -> None:
         super().__init__(v_threshold, v_reset, surrogate_function, detach_reset, step_mode, backend, store_v_seq)
         if isinstance(init_tau, Tensor):
-            if not bool((init_tau > 1.0).all()):
-                raise InputError("ParametricLIFNode(init_tau=tensor): every time constant must be above 1.")
+            if not bool((torch.isfinite(init_tau) & (init_tau > 1.0)).all()):
+                raise InputError(
+                    f"ParametricLIFNode(init_tau={init_tau!r}): every time constant must be finite and above 1."
+                )
             w = -torch.log(init_tau.detach() - 1.0)
         elif isinstance(init_tau, (int, float)) and math.isfinite(init_tau) and init_tau > 1.0:
             w = torch.tensor(-math.log(init_tau - 1.0))
         else:
-            raise InputError(f"ParametricLIFNode(init_tau={init_tau!r}): expected a time constant above 1.")
-        self.w = nn.Parameter(w)
+            raise InputError(f"ParametricLIFNode(init_tau={init_tau!r}): expected a finite time constant above 1.")
+        self.register_value("w", nn.Parameter(w))
         self.decay_input = decay_input
 
     def neuronal_charge(self, x: Tensor) -> None:

@@ -12,7 +12,7 @@ import torch
 from jellyfit import neurons, surrogates
 from jellyfit.surrogates import SurrogateFunction
 
-T = 8
+T = 5
 
 
 def _peer(module):

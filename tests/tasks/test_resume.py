@@ -1,0 +1,82 @@
+"""Stopping and going on gives the weights, to the bit, of not stopping."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import CONFIGS, Cli, start, wait
+
+# Random everywhere: a Poisson encoder draws in training and validation, the order of samples changes every epoch.
+SETTINGS = (
+    "-c",
+    CONFIGS / "digits_fc.yaml",
+    "--model.T=4",
+    "--data.batch_size=32",
+    '--model.scheduler={"class_path": "torch.optim.lr_scheduler.StepLR", "init_args": {"step_size": 1, "gamma": 0.5}}',
+)
+
+
+def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    return torch.load(checkpoint, weights_only=True)["state_dict"]
+
+
+def assert_same_weights(a: Path, b: Path) -> None:
+    first, second = weights(a), weights(b)
+    assert first.keys() == second.keys()
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_stopping_after_epoch_2_and_resuming_changes_nothing(cli: Cli, tmp_path: Path, workers: int) -> None:
+    settings = (*SETTINGS, f"--data.num_workers={workers}")
+    assert cli("fit", *settings, "--name=whole", "--trainer.max_epochs=4").status == 0
+    assert cli("fit", *settings, "--name=parts", "--trainer.max_epochs=2").status == 0
+    halfway = weights(tmp_path / "runs/parts/0/checkpoints/last.ckpt")
+    outcome = cli("fit", *settings, "--name=parts", "--trainer.max_epochs=4", "--ckpt_path=last")
+    assert outcome.status == 0, outcome.err
+    whole, parts = (tmp_path / f"runs/{name}/0" for name in ("whole", "parts"))
+    assert_same_weights(whole / "checkpoints/last.ckpt", parts / "checkpoints/last.ckpt")
+    assert not all(
+        torch.equal(tensor, halfway[name]) for name, tensor in weights(whole / "checkpoints/last.ckpt").items()
+    )
+    assert (parts / "metrics.csv").read_text() == (whole / "metrics.csv").read_text(), "one row an epoch, none lost"
+    assert [folder.name for folder in (tmp_path / "runs/parts").iterdir()] == ["0"], "goes on in the same run folder"
+
+
+def test_resuming_from_the_best_checkpoint_starts_a_new_run_folder(cli: Cli, tmp_path: Path) -> None:
+    assert cli("fit", *SETTINGS, "--trainer.max_epochs=1").status == 0
+    before = (tmp_path / "runs/digits_fc/0/metrics.csv").read_text()
+    assert cli("fit", *SETTINGS, "--trainer.max_epochs=2", "--ckpt_path=best").status == 0
+    assert (tmp_path / "runs/digits_fc/1/checkpoints/last.ckpt").is_file()
+    assert (tmp_path / "runs/digits_fc/0/metrics.csv").read_text() == before
+
+
+def test_ctrl_c_saves_a_checkpoint_exits_130_and_goes_on_to_the_bit(cli: Cli, tmp_path: Path) -> None:
+    settings = (*SETTINGS, "--model.T=100", "--data.batch_size=4")
+    process = start(tmp_path, "fit", *settings, "--name=stopped", "--trainer.max_epochs=3")
+    metrics = tmp_path / "runs/stopped/0/metrics.csv"
+    deadline = time.monotonic() + 120
+    while not metrics.is_file() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.3)  # somewhere inside the second epoch
+    process.send_signal(signal.SIGINT)
+    outcome = wait(process)
+    assert outcome.status == 130, outcome
+    assert "Saved runs/stopped/0/checkpoints/last.ckpt. Go on: jellyfit fit" in outcome.out
+    assert "Traceback" not in outcome.err
+    state = torch.load(tmp_path / "runs/stopped/0/checkpoints/last.ckpt", weights_only=True)
+    done = state["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]["completed"]
+    assert state["epoch"] in (1, 2)
+    assert 0 < done < 250, "this test is about the middle of an epoch"
+
+    assert cli("fit", *settings, "--name=stopped", "--trainer.max_epochs=3", "--ckpt_path=last").status == 0
+    assert cli("fit", *settings, "--name=whole", "--trainer.max_epochs=3").status == 0
+    assert_same_weights(
+        tmp_path / "runs/whole/0/checkpoints/last.ckpt", tmp_path / "runs/stopped/0/checkpoints/last.ckpt"
+    )
