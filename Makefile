@@ -1,0 +1,63 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
+
+.PHONY: help digits test lint format bench gpu docs clean
+.DEFAULT_GOAL := help
+
+help: ## say what there is
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# Installed again only when what is asked for has changed.
+$(VENV)/.base: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) "setuptools>=77"
+	$(PIP) --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.base
+	$(PIP) --no-build-isolation -e ".[dev]"
+	$(PIP) --no-deps spikingjelly==2.0.0 loguru h5py tqdm
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.base
+	$(PIP) --no-build-isolation -e ".[docs]"
+	@touch $@
+
+digits: $(VENV)/.base ## set up, train on simulated events from real digits, and test (a few minutes)
+	$(BIN)/jellyfit fit -c configs/digits.yaml
+	$(BIN)/jellyfit test -c configs/digits.yaml --ckpt_path best
+
+test: $(VENV)/.dev ## set up and run all tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+lint: $(VENV)/.dev ## ruff, mypy and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_imports.py
+
+format: $(VENV)/.dev ## let ruff put the code in order
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev ## measure: events to frames, overhead of a training step (JSON into benchmarks/results)
+	mkdir -p benchmarks/results
+	$(BIN)/python benchmarks/events.py --json benchmarks/results/events.json
+	$(BIN)/python benchmarks/overhead.py --json benchmarks/results/overhead.json
+
+gpu: $(VENV)/.dev ## train and test on an NVIDIA GPU, and measure the overhead of a step there
+	@$(BIN)/python -c "import torch, sys; sys.exit(0 if torch.cuda.is_available() else 'make gpu: no CUDA device, or torch without CUDA (see jellyfit doctor)')"
+	mkdir -p benchmarks/results
+	$(BIN)/jellyfit fit -c configs/digits.yaml --trainer.accelerator=gpu --name=digits_gpu
+	$(BIN)/jellyfit test -c configs/digits.yaml --trainer.accelerator=gpu --name=digits_gpu --ckpt_path best
+	$(BIN)/python benchmarks/overhead.py --device cuda --json benchmarks/results/overhead_gpu.json
+
+docs: $(VENV)/.docs ## build the documentation into site/
+	$(BIN)/mkdocs build --strict -q
+
+clean: ## remove what was made here, except data/ and runs/
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
