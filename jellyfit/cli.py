@@ -22,6 +22,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerStatus
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import jellyfit
 from jellyfit.callbacks import InterruptCheckpoint, MetricsCSV, PlainProgress, PredictionsCSV
@@ -260,6 +261,8 @@ class JellyfitCLI(LightningCLI):
                 self._say_interrupted()
                 raise KeyboardInterrupt from None  # Lightning exits with 1; main ends with 130
             raise
+        except MisconfigurationException as error:
+            raise ConfigError(str(error)) from error
         except RuntimeError as error:
             if "loading state_dict" in str(error):
                 raise ConfigError(_state_dict_message(str(error), self._arguments.ckpt_path)) from error

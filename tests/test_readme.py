@@ -58,7 +58,8 @@ def test_the_command_lines_run(cli: Cli, digits_root: Path) -> None:
     for command in commands:
         command = [str(ROOT / word) if word.startswith("configs/") else word for word in command]
         if command[0] == "fit":
-            command += [*small, *([] if "max_epochs" in " ".join(command) else ["--trainer.max_epochs=1"])]
+            epochs = "4" if "last" in command else "1"
+            command += [*small, *([] if "max_epochs" in " ".join(command) else [f"--trainer.max_epochs={epochs}"])]
         elif command[0] != "doctor":
             command += [f"--data.root={digits_root}", f"--trainer.limit_{command[0]}_batches=2"]
         outcome = cli(*command)
