@@ -45,7 +45,9 @@ class SpikingConvNet(Backbone):
         carry_state: bool = False,
     ) -> None:
         super().__init__(carry_state)
-        _check_positive("SpikingConvNet", input_size=input_size, num_classes=[num_classes], channels=channels, hidden=hidden)
+        _check_positive(
+            "SpikingConvNet", input_size=input_size, num_classes=[num_classes], channels=channels, hidden=hidden
+        )
         self.num_classes = num_classes
         self.input_size = c, h, w = _frame_size("SpikingConvNet", input_size)
         stages: list[nn.Module] = []
