@@ -59,7 +59,7 @@ def test_reset_leaves_metrics_alone():
     net.metrics = torchmetrics.MetricCollection({"mean": torchmetrics.MeanMetric()})
     net.accuracy.update(3.0)
     net.metrics["mean"].update(4.0)
-    net(torch.ones(1, 1))
+    net[0](torch.full((1, 1), 0.6))
     functional.reset_net(net)
     assert net.accuracy.compute() == 3.0 and net.metrics["mean"].compute() == 4.0
     assert net[0].v == 0.0

@@ -1,5 +1,4 @@
 import copy
-import gc
 import io
 import pickle
 
@@ -25,7 +24,7 @@ def frames(steps, batch, frame, seed=0):
 
 def made(build, **options):
     torch.manual_seed(0)
-    return build(neuron=LIFNode(v_threshold=0.3), spiking_output=False, **options)
+    return build(neuron=LIFNode(v_threshold=0.1), spiking_output=False, **options)
 
 
 def neurons_of(net):
@@ -130,7 +129,6 @@ def test_carried_state_is_cut_from_the_past_so_memory_stays_constant(build, fram
     sizes = []
     for seed in range(3):
         net(frames(2, 2, frame, seed=seed))
-        gc.collect()
         sizes.append(graph_nodes())
     assert sizes[0] == sizes[1] == sizes[2] > 0
 
@@ -210,7 +208,7 @@ def test_copies_pickles_and_checkpoints_right_after_a_forward_with_gradients(bui
     file = io.BytesIO()
     torch.save(net.state_dict(), file)
     file.seek(0)
-    fresh = build(neuron=LIFNode(v_threshold=0.3), spiking_output=False, carry_state=True).eval()
+    fresh = build(neuron=LIFNode(v_threshold=0.1), spiking_output=False, carry_state=True).eval()
     fresh.load_state_dict(torch.load(file, weights_only=True))
     functional.reset_net(net)
     assert torch.equal(fresh(x_seq), net(x_seq))

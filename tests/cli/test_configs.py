@@ -1,0 +1,65 @@
+"""Every config file that the project brings along runs."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.conftest import CONFIGS, Cli
+
+
+def write_mnist(root: Path, images: int = 80) -> None:
+    """Four files in MNIST's format: two zero bytes, type, number of axes, sizes as big-endian int32, values."""
+    generator = np.random.default_rng(0)
+    root.mkdir(parents=True)
+    for part in ("train", "t10k"):
+        pixels = generator.integers(0, 256, (images, 28, 28), dtype=np.uint8)
+        labels = generator.integers(0, 10, images, dtype=np.uint8)
+        content = struct.pack(">BBBBIII", 0, 0, 8, 3, images, 28, 28) + pixels.tobytes()
+        (root / f"{part}-images-idx3-ubyte").write_bytes(content)
+        content = struct.pack(">BBBBI", 0, 0, 8, 1, images) + labels.tobytes()
+        (root / f"{part}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(content))
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("**/*.yaml")), ids=lambda path: path.stem)
+def test_config_runs(cli: Cli, tmp_path: Path, digits_root: Path, path: Path) -> None:
+    text = path.read_text()
+    extra = []
+    if "jellyfit.datamodules.Digits\n" in text:
+        extra = [f"--data.init_args.root={digits_root}"]
+    elif "jellyfit.datamodules.MNIST\n" in text:
+        write_mnist(tmp_path / "mnist")
+        extra = ["--data.init_args.root=mnist", "--data.init_args.val_size=20"]
+    outcome = cli("fit", "-c", path, "--trainer.fast_dev_run=true", *extra)
+    assert outcome.status == 0, outcome.err
+    assert "train/loss" in outcome.out
+    assert not (tmp_path / "runs").exists(), "fast_dev_run writes nothing"
+
+
+def test_configs_begin_with_how_to_run_them() -> None:
+    for path in CONFIGS.glob("**/*.yaml"):
+        name = path.relative_to(CONFIGS.parent).as_posix()
+        head = "".join(line for line in path.read_text().splitlines(keepends=True) if line.startswith("#"))
+        assert f"-c {name}" in head, path
+
+
+def test_mnist_config_trains_and_tests(cli: Cli, tmp_path: Path) -> None:
+    write_mnist(tmp_path / "data/mnist")
+    settings = ("-c", CONFIGS / "mnist_fc.yaml", "--model.T=2", "--data.val_size=20", "--trainer.max_epochs=1")
+    assert cli("fit", *settings).status == 0
+    outcome = cli("test", *settings, "--ckpt_path=best")
+    assert outcome.status == 0, outcome.err
+    assert "test/accuracy:" in outcome.out
+
+
+def test_mnist_config_without_its_files_says_where_to_put_them(cli: Cli, tmp_path: Path) -> None:
+    outcome = cli("fit", "-c", CONFIGS / "mnist_fc.yaml")
+    assert outcome.status == 1
+    assert "train-images-idx3-ubyte" in outcome.err
+    assert str(tmp_path / "data/mnist") in outcome.err
+    assert "Traceback" not in outcome.err
+    assert list(tmp_path.rglob("*.*")) == [], "no empty run folder is left"

@@ -1,0 +1,150 @@
+import pytest
+import torch
+from torch import nn
+
+from jellyfit import functional, layers
+from jellyfit.backbones import SpikingMLP
+from jellyfit.metrics import FiringRateMeter, SpikeRecorder
+from jellyfit.neurons import IFNode
+
+
+def two_layers(step_mode="m"):
+    """Layer "0" fires every second step of 0.5; layer "2" receives half a spike, so fires every fourth."""
+    net = nn.Sequential(IFNode(), layers.Linear(2, 2, bias=False), IFNode())
+    nn.init.constant_(net[1].weight, 0.25)
+    functional.set_step_mode(net, step_mode)
+    return net
+
+
+def run(net, x_seq):
+    return net(x_seq) if net[0].step_mode == "m" else torch.stack([net(x) for x in x_seq])
+
+
+def hooks(net):
+    return sum(len(module._forward_hooks) for module in net.modules())
+
+
+HALF = torch.full((8, 3, 2), 0.5)
+
+
+@pytest.mark.parametrize("step_mode", ["s", "m"])
+def test_firing_rate_is_spikes_per_neuron_sample_and_step(step_mode):
+    net = two_layers(step_mode)
+    with FiringRateMeter(net) as meter:
+        run(net, HALF)
+    assert meter.rates() == {"0": 0.5, "2": 0.25}
+
+
+def test_firing_rate_weighs_every_call_by_its_size():
+    net = two_layers()
+    with FiringRateMeter(net) as meter:
+        net(torch.ones(2, 3, 2))  # 1 spike a neuron and step
+        functional.reset_net(net)
+        net(torch.zeros(6, 1, 2))  # none
+    assert meter.rates()["0"] == pytest.approx(12 / (12 + 12))
+
+
+def test_firing_rate_of_half_precision_counts_exactly():
+    net = nn.Sequential(IFNode(step_mode="m"))
+    with FiringRateMeter(net) as meter:
+        net(torch.ones(3, 1, 1001, dtype=torch.bfloat16))  # 3003 is no bfloat16
+    assert meter.rates() == {"0": 1.0}
+
+
+@pytest.mark.parametrize("watch", [FiringRateMeter, SpikeRecorder])
+def test_hooks_are_removed_and_what_was_seen_is_kept(watch):
+    net = two_layers()
+    watcher = watch(net)
+    assert hooks(net) == 0
+    with watcher as entered:
+        assert entered is watcher
+        assert hooks(net) == 2
+        net(HALF)
+    assert hooks(net) == 0
+    seen = watcher.rates() if watch is FiringRateMeter else {k: v.tolist() for k, v in watcher.spikes().items()}
+    net(HALF)
+    assert seen == (
+        watcher.rates() if watch is FiringRateMeter else {k: v.tolist() for k, v in watcher.spikes().items()}
+    )
+    assert set(seen) == {"0", "2"}
+
+
+@pytest.mark.parametrize("watch", [FiringRateMeter, SpikeRecorder])
+def test_hooks_are_removed_when_the_network_fails(watch):
+    net = two_layers()
+    with pytest.raises(RuntimeError, match="shapes"), watch(net):
+        net(torch.zeros(2, 1, 7))
+    assert hooks(net) == 0
+
+
+@pytest.mark.parametrize("watch", [FiringRateMeter, SpikeRecorder])
+def test_starting_twice_watches_once(watch):
+    net = two_layers()
+    watcher = watch(net)
+    watcher.start()
+    watcher.start()
+    assert hooks(net) == 2
+    watcher.stop()
+    watcher.stop()
+    assert hooks(net) == 0
+
+
+def test_starting_again_forgets():
+    net = two_layers()
+    meter, recorder = FiringRateMeter(net), SpikeRecorder(net)
+    with meter, recorder:
+        net(HALF)
+    with meter, recorder:
+        assert meter.rates() == recorder.spikes() == {}
+        functional.reset_net(net)
+        net(torch.zeros(2, 1, 2))
+    assert meter.rates() == {"0": 0.0, "2": 0.0}
+    assert recorder.spikes()["0"].shape == (2, 2)
+
+
+@pytest.mark.parametrize("step_mode", ["s", "m"])
+def test_recorder_keeps_the_spikes_of_one_sample_over_all_calls(step_mode):
+    net = two_layers(step_mode)
+    x_seq = torch.zeros(8, 3, 2)
+    x_seq[:, 1] = torch.tensor([0.5, 0.25])
+    with SpikeRecorder(net, sample=1) as recorder:
+        run(net, x_seq[:3])
+        run(net, x_seq[3:])
+    spikes = recorder.spikes()
+    assert spikes["0"][:, 0].tolist() == [0, 1] * 4
+    assert spikes["0"][:, 1].tolist() == [0, 0, 0, 1] * 2
+    with SpikeRecorder(net, sample=0) as recorder:
+        run(net, x_seq)
+    assert not any(s.any() for s in recorder.spikes().values())
+
+
+def test_recorder_flattens_maps_and_takes_neurons_without_features():
+    net = nn.Sequential(IFNode(step_mode="m"))
+    for shape, expected in (((4, 2, 3, 5, 6), (4, 90)), ((4, 2), (4, 1))):
+        with SpikeRecorder(net, sample=1) as recorder:
+            net(torch.ones(shape))
+        assert recorder.spikes()["0"].shape == expected
+        assert recorder.spikes()["0"].all()
+        functional.reset_net(net)
+
+
+def test_recorded_spikes_hold_no_graph():
+    net = two_layers()
+    with SpikeRecorder(net) as recorder:
+        net(HALF.clone().requires_grad_())
+    assert not any(spikes.requires_grad for spikes in recorder.spikes().values())
+
+
+def test_neurons_inside_a_stepping_container_are_recorded_over_time():
+    net = nn.Sequential(layers.MultiStepContainer(IFNode()))
+    with SpikeRecorder(net) as recorder, FiringRateMeter(net) as meter:
+        net(torch.full((4, 2, 3), 0.5))
+    assert recorder.spikes()["0.0"].tolist() == [[0.0] * 3, [1.0] * 3] * 2
+    assert meter.rates() == {"0.0": 0.5}
+
+
+def test_layers_are_named_as_in_the_network():
+    net = SpikingMLP(4, 2, hidden=(3,))
+    with FiringRateMeter(net) as meter:
+        net(torch.ones(2, 1, 4))
+    assert list(meter.rates()) == [name for name, _ in functional.named_neurons(net)] == ["head.2", "head.4"]
