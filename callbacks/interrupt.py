@@ -38,7 +38,8 @@ class InterruptCheckpoint(pl.Callback):
         self._requested = False
         self._previous: Any = None
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # not in on_fit_start: Lightning notes the handlers after it, and would put this one back when all is over
         self._requested = False
         if threading.current_thread() is threading.main_thread():
             self._previous = signal.signal(signal.SIGINT, self._on_signal)

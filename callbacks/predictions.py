@@ -51,7 +51,7 @@ class PredictionsCSV(pl.Callback):
             parts: list[Any] = [None] * trainer.world_size
             torch.distributed.all_gather_object(parts, rows)
             rows = [row for part in parts for row in part]
-        if not trainer.is_global_zero or not rows:
+        if not trainer.is_global_zero or not rows or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         rows.sort(key=lambda row: row[0])
         names = _class_names(trainer, len(rows[0][3]))

@@ -33,7 +33,12 @@ def run_folder(trainer: pl.Trainer) -> Path:
 
 
 def save_picture(trainer: pl.Trainer, name: str, figure: Figure) -> Path:
-    """Write ``figure`` to ``pictures/NAME.png`` in the run folder, and to TensorBoard where that is a logger."""
+    """Write ``figure`` to ``pictures/NAME.png`` in the run folder, and to TensorBoard where that is a logger.
+
+    Under ``fast_dev_run`` nothing is written.
+    """
+    if trainer.fast_dev_run:  # type: ignore[attr-defined]
+        return run_folder(trainer) / PICTURES / f"{name}.png"
     path = pictures.save(figure, run_folder(trainer) / PICTURES / f"{name}.png")
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):

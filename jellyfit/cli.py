@@ -139,12 +139,17 @@ class JellyfitCLI(LightningCLI):
         return Path(str(files[0])).stem if files else "run"
 
     def _tell_differences(self, path: Path) -> None:
+        if path.is_dir():
+            raise ConfigError(f"--ckpt_path {path}: a folder; give the path of a checkpoint file.")
         if not path.is_file():
             return
         try:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except Exception as error:
-            raise ConfigError(f"--ckpt_path {path}: not a checkpoint that can be read ({error}).") from error
+            reason = str(error).strip().partition("\n")[0]
+            raise ConfigError(f"--ckpt_path {path}: not a checkpoint that can be read ({reason}).") from error
+        if not isinstance(content, dict) or "state_dict" not in content:
+            raise ConfigError(f"--ckpt_path {path}: not a checkpoint of Lightning's; it holds no 'state_dict'.")
         saved = dict(content.get("hyper_parameters") or {})
         saved.pop("_instantiator", None)
         if not saved:
@@ -178,7 +183,10 @@ class JellyfitCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
-        except Exception as error:
+        except BaseException as error:
+            self._release_run_folder()
+            if not isinstance(error, Exception):
+                raise
             reason: BaseException | None = error
             while reason is not None and not isinstance(reason, JellyfitError):
                 reason = reason.__cause__ or reason.__context__
@@ -268,11 +276,16 @@ class JellyfitCLI(LightningCLI):
                 raise ConfigError(_state_dict_message(str(error), self._arguments.ckpt_path)) from error
             raise
         finally:
-            if self.made_folder and self.run_folder is not None:
-                os.environ.pop(RUN_FOLDER_VARIABLE, None)
-                with suppress(OSError):
-                    self.run_folder.rmdir()  # nothing came of it: leave no empty folder
+            self._release_run_folder()
         self._report(subcommand)
+
+    def _release_run_folder(self) -> None:
+        if not self.made_folder or self.run_folder is None:
+            return
+        os.environ.pop(RUN_FOLDER_VARIABLE, None)
+        with suppress(OSError):  # nothing came of it: leave no empty folders
+            for folder in (self.run_folder, self.run_folder.parent, self.run_folder.parent.parent):
+                folder.rmdir()
 
     def _announce(self, subcommand: str) -> None:
         if _first_process() and not sys.stdout.isatty():

@@ -48,6 +48,12 @@ def test_small_values_spike_as_seldom_in_half_precision(dtype):
     assert abs(spikes.mean().item() - rate) < 4 * math.sqrt(rate / draws)
 
 
+def test_a_draw_equal_to_the_value_spikes():
+    x = torch.rand(20, 3, 4, generator=seeded())
+    assert PoissonEncoder("m", seeded())(x).all()
+    assert not PoissonEncoder("m", seeded())(x.nextafter(torch.tensor(-1.0))).any()
+
+
 def test_same_seed_gives_the_same_spikes_and_another_gives_others():
     x = torch.full((20, 3, 4), 0.5)
     first, second = (PoissonEncoder("m", seeded(3))(x) for _ in range(2))

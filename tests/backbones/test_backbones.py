@@ -168,7 +168,8 @@ def test_gradient_reaches_every_parameter(build, frame):
 @each_net
 def test_neuron_template_gives_independent_neurons_of_its_kind(build, frame):
     template = ParametricLIFNode(3.0, v_threshold=nn.Parameter(torch.tensor(0.8)), v_reset=None)
-    template(torch.ones(7, 11))  # used before: its state is not handed on
+    template(torch.full((7, 11), 0.1))  # used before: its state is not handed on
+    assert neuron_from(template).v == 0.0
     net = build(neuron=template, spiking_output=True)
     nodes = neurons_of(net)
     assert len(nodes) >= 2 and all(type(node) is ParametricLIFNode and node.v_reset is None for node in nodes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -93,14 +94,14 @@ def test_processes_share_the_samples_without_repeating_any(shuffle: bool, ranks:
     samplers = [ResumableSampler(20, shuffle, 0, ranks, rank) for rank in range(ranks)]
     parts = [list(sampler) for sampler in samplers]
     assert [len(sampler) for sampler in samplers] == [len(part) for part in parts]
-    assert sorted(sum(parts, [])) == list(range(20))
+    assert sorted(chain.from_iterable(parts)) == list(range(20))
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 7])
 def test_in_training_processes_get_equally_many(ranks: int) -> None:
     parts = [list(ResumableSampler(20, True, 0, ranks, rank, even=True)) for rank in range(ranks)]
     assert {len(part) for part in parts} == {20 // ranks}
-    seen = sum(parts, [])
+    seen = list(chain.from_iterable(parts))
     assert len(seen) == len(set(seen))
 
 

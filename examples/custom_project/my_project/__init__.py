@@ -1,7 +1,7 @@
 """A neuron, a task and a camera of one's own."""
 
-from my_project.data import MyCamera
-from my_project.neurons import SquareLIF
-from my_project.tasks import MyTask
+from my_project.camera import MyCamera
+from my_project.neuron import SquareLIF
+from my_project.task import MyTask
 
 __all__ = ["MyCamera", "MyTask", "SquareLIF"]
