@@ -129,7 +129,9 @@ def test_no_logger_still_gives_a_run_folder_and_nothing_beside_it(cli: Cli, tmp_
 
 
 def test_a_logger_of_ones_own_writes_into_the_run_folder(cli: Cli, tmp_path: Path) -> None:
-    logger = '{"class_path": "lightning.pytorch.loggers.TensorBoardLogger", "init_args": {"name": "mine"}}'
+    logger = (
+        '{"class_path": "lightning.pytorch.loggers.TensorBoardLogger", "init_args": {"save_dir": ".", "name": "mine"}}'
+    )
     succeed(cli, "fit", *FC, f"--trainer.logger={logger}")
     assert (tmp_path / RUN / "mine").is_dir()
     assert (tmp_path / RUN / "metrics.csv").is_file()
