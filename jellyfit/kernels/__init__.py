@@ -1,30 +1,80 @@
-"""Backends that can run a neuron through time.
+"""Fused kernels, generated from a neuron's own time step, for the host (``"cpu"``) and for CUDA (``"cupy"``).
 
-Eager PyTorch (``"torch"``) runs everywhere and defines the numbers. This is where generated kernels for the host
-(``"cpu"``) and for CUDA (``"cupy"``) join it.
+Eager PyTorch (``"torch"``) runs everywhere and defines the numbers. How a step becomes a kernel:
+
+1. :mod:`~jellyfit.kernels.trace` runs it once on tensors without data and writes down its operations and those of its
+   vector-Jacobian product; :mod:`~jellyfit.kernels.lower` and :mod:`~jellyfit.kernels.graph` make them small;
+2. :mod:`~jellyfit.kernels.partition` decides what backward keeps and what it computes once more;
+3. :mod:`~jellyfit.kernels.emit` writes the graph as C lines, which :mod:`~jellyfit.kernels.host` and
+   :mod:`~jellyfit.kernels.cuda` put into a loop over time;
+4. :mod:`~jellyfit.kernels.fused` runs them, and is one operation for autograd.
+
+:mod:`~jellyfit.kernels.naive` says in the plainest words what they compute.
 """
 
 from __future__ import annotations
 
-from jellyfit.errors import ConfigError
+import torch
 
-__all__ = ["BACKENDS", "backend_status", "check_backend"]
+from jellyfit import native
+from jellyfit.errors import ConfigError
+from jellyfit.kernels.errors import KernelUnavailableError, KernelWarning, NotPointwiseError
+from jellyfit.kernels.fused import FusedStep
+
+__all__ = [
+    "BACKENDS",
+    "FusedStep",
+    "KernelUnavailableError",
+    "KernelWarning",
+    "NotPointwiseError",
+    "applicable",
+    "backend_status",
+    "check_backend",
+    "check_device",
+]
 
 BACKENDS = ("auto", "torch", "cpu", "cupy")
 """Every value that a neuron's ``backend`` can take; ``"auto"`` picks the fastest that can run."""
 
-_NOT_YET = "this version of jellyfit has no generated kernels yet; use 'auto' or 'torch'"
+_PLAIN = {torch.Tensor, torch.nn.Parameter}
+_DEVICES = {"cpu": "cpu", "cupy": "cuda"}
+
+
+def applicable(x: torch.Tensor) -> bool:
+    """Whether ``x`` is plain data that a kernel can be given.
+
+    Empty tensors, tensors without data, those of ``torch.func`` transforms, and everything under a dispatch mode that
+    wants to see ATen's operations, are for eager PyTorch.
+    """
+    return (
+        type(x) in _PLAIN
+        and x.numel() > 0
+        and x.device.type in ("cpu", "cuda")
+        and x.layout is torch.strided
+        and torch._C._len_torch_dispatch_stack() == 0
+        and torch._C._functorch.peek_interpreter_stack() is None
+        and not torch._C._is_tracing()
+    )
 
 
 def backend_status() -> dict[str, str | None]:
     """Backends by name, each with ``None`` when it can run here, else with the reason why it cannot."""
-    return {"torch": None, "cpu": _NOT_YET, "cupy": _NOT_YET}
+    from jellyfit.kernels import cuda
+
+    host = native.status()
+    return {"torch": None, "cpu": None if host.usable else host.reason.rstrip("."), "cupy": cuda.why_not()}
 
 
 def check_backend(backend: str) -> None:
     """Raise :class:`~jellyfit.errors.ConfigError` unless ``backend`` is known and can run on this machine."""
     if backend not in BACKENDS:
         raise ConfigError(f"backend={backend!r}; expected one of {', '.join(map(repr, BACKENDS))}.")
-    reason = None if backend == "auto" else backend_status()[backend]
+    reason = None if backend in ("auto", "torch") else backend_status()[backend]
     if reason is not None:
         raise ConfigError(f"backend={backend!r} cannot run here: {reason}.")
+
+
+def check_device(backend: str, device: torch.device) -> None:
+    """Raise :class:`KernelUnavailableError` unless ``backend`` runs on ``device``."""
+    if _DEVICES.get(backend, device.type) != device.type:
+        raise KernelUnavailableError(f"the input is on {device}, and that backend runs on {_DEVICES[backend]}")

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from jellyfit import kernels, surrogates
 from jellyfit.errors import InputError, InputTypeError, StateError
+from jellyfit.neurons import compiled
+from jellyfit.neurons.fused import NodeKernels
 
 __all__ = ["BaseNode", "MemoryModule", "StepModule", "Value"]
 
@@ -201,6 +203,7 @@ class BaseNode(MemoryModule):
     """
 
     v: Any
+    _v_seq: list[Tensor] | None
     v_threshold: Value
     v_reset: Value | None
 
@@ -225,6 +228,7 @@ class BaseNode(MemoryModule):
         self.store_v_seq = store_v_seq
         self.register_memory("v", 0.0)
         self.register_memory("_v_seq", None)
+        self._kernels: NodeKernels | None = None
 
     # ---------------------------------------------------------------- the three equations
 
@@ -262,20 +266,68 @@ class BaseNode(MemoryModule):
         for x in x_seq.unbind(0):
             spikes.append(self.single_step_forward(x))
             potentials.append(self.v)
-        self._v_seq = [torch.stack(potentials)]
+        self._keep_v_seq(torch.stack(potentials))
         return torch.stack(spikes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Spikes of the same shape as ``x``: ``[N, *]`` in step mode ``"s"``, ``[T, N, *]`` in step mode ``"m"``."""
+        """Spikes of the same shape as ``x``: ``[N, *]`` in step mode ``"s"``, ``[T, N, *]`` in step mode ``"m"``.
+
+        The arithmetic and the state are float32 for half-precision input, whose spikes are narrowed again.
+        """
         self._check_input(x)
+        x_seq = x if self._step_mode == "m" else x.unsqueeze(0)
+        spikes = self._run_kernels(x_seq)
+        if spikes is None:
+            spikes = self._run_eager(x_seq)
+            if self._kernels is not None:
+                self._kernels.explain()
+        return spikes if self._step_mode == "m" else spikes.squeeze(0)
+
+    def _run_kernels(self, x_seq: Tensor) -> Tensor | None:
+        """Spikes from fused kernels; ``None`` where eager PyTorch has to make them."""
+        if self._backend == "torch" or type(self).multi_step_forward is not BaseNode.multi_step_forward:
+            return None  # such a subclass says itself how it goes through time
+        if torch.compiler.is_compiling():
+            return None if torch.compiler.is_exporting() else self._run_compiled(x_seq)
+        if not kernels.applicable(x_seq):
+            return None
+        plan = self.kernels.plan(x_seq)
+        return None if plan is None else self.kernels.run(plan, x_seq)
+
+    def _run_compiled(self, x_seq: Tensor) -> Tensor:
+        number, names, paths = self._compiled_constants()
+        spikes, lasts, v_seq = compiled.run(number, names, paths, self, x_seq)
+        for name, last in zip(names, lasts, strict=True):
+            setattr(self, name, last)
+        if v_seq is not None:
+            self._keep_v_seq(v_seq)
+        return spikes
+
+    def _compiled_constants(self) -> tuple[int, tuple[str, ...], tuple[str, ...]]:
+        return self.kernels.constants()
+
+    _compiled_constants._dynamo_marked_constant = True  # type: ignore[attr-defined]  # read once, when compiling
+
+    @property
+    def kernels(self) -> NodeKernels:
+        """The fused kernels of this neuron: what runs it unless ``backend`` is ``"torch"``."""
+        if self._kernels is None:
+            self._kernels = NodeKernels(self)
+        return self._kernels
+
+    def _run_eager(self, x_seq: Tensor) -> Tensor:
+        wide = x_seq.float() if x_seq.dtype in (torch.float16, torch.bfloat16) else x_seq
+        self.materialise(x_seq[0])
         if self._step_mode == "m":
-            self.materialise(x[0])
-            return self.multi_step_forward(x)
-        self.materialise(x)
-        spike = self.single_step_forward(x)
+            return self.multi_step_forward(wide).to(x_seq.dtype)
+        spike = self.single_step_forward(wide.squeeze(0))
         if self.store_v_seq:
-            self._v_seq = [*(self._v_seq or []), self.v.unsqueeze(0)]
-        return spike
+            self._keep_v_seq(self.v.unsqueeze(0))
+        return spike.unsqueeze(0).to(x_seq.dtype)
+
+    def _keep_v_seq(self, v_seq: Tensor) -> None:
+        """Keep the potentials of this call's steps."""
+        self._v_seq = [v_seq] if self._step_mode == "m" else [*(self._v_seq or []), v_seq]
 
     @property
     def v_seq(self) -> Tensor | None:
@@ -352,6 +404,9 @@ class BaseNode(MemoryModule):
         super().reset()
         self._state_dtype = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_kernels": None}
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> BaseNode:
         super()._apply(fn, recurse)
         if self._state_dtype is not None:
@@ -359,19 +414,34 @@ class BaseNode(MemoryModule):
         return self
 
     def materialise(self, x: Tensor) -> None:
-        """Make the state fit one step of input ``x`` ``[N, *]``: numbers become tensors like it; misfits are errors."""
+        """Make the state fit one step of input ``x`` ``[N, *]``: numbers become tensors like it; misfits are errors.
+
+        State is at least float32, whatever the input's precision.
+        """
+        wide = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
         for name, value in self.named_memories():
             if isinstance(value, float):
-                setattr(self, name, torch.full_like(x, value, requires_grad=False))
+                setattr(self, name, torch.full_like(x, value, dtype=wide, requires_grad=False))
             elif isinstance(value, Tensor) and not isinstance(self._memories[name], Tensor):
                 self._check_state(name, value, x)  # a memory that starts as a tensor has a shape of its own
         if self.v is None and isinstance(self.v_reset, Tensor):
-            self.v = self.v_reset.to(x.dtype).expand(self._broadcast("v_reset", self.v_reset, x))
+            self.v = self.initial_v(x, wide)
         if self._state_dtype is None:
-            for name in self._values:
-                if isinstance(value := getattr(self, name), Tensor):
-                    self._broadcast(name, value, x)
+            self.check_values(x)
             self._state_dtype = x.dtype
+
+    def initial_v(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """The potential that a tensor ``v_reset`` makes for one step of input ``x`` ``[N, *]``."""
+        v_reset = self.v_reset
+        if not isinstance(v_reset, Tensor):
+            return torch.full_like(x, 0.0 if v_reset is None else v_reset, dtype=dtype, requires_grad=False)
+        return v_reset.to(dtype).expand(self._broadcast("v_reset", v_reset, x))
+
+    def check_values(self, x: Tensor) -> None:
+        """Raise :class:`InputError` unless every tensor parameter broadcasts to one step of input ``x`` ``[N, *]``."""
+        for name in self._values:
+            if isinstance(value := getattr(self, name), Tensor):
+                self._broadcast(name, value, x)
 
     def _broadcast(self, name: str, value: Tensor, x: Tensor) -> torch.Size:
         try:

@@ -1,0 +1,240 @@
+"""A step fused over time: traced once, run by kernels forward and backward, and one operation for autograd."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jellyfit.kernels import naive
+from jellyfit.kernels.emit import Program
+from jellyfit.kernels.errors import KernelUnavailableError
+from jellyfit.kernels.host import STRETCH, HostTarget
+from jellyfit.kernels.layout import Layout, Param, aligned, is_dense_sequence
+from jellyfit.kernels.trace import StepFunction, trace_step
+
+__all__ = ["FusedStep"]
+
+
+class FusedStep:
+    """The kernels of one step for one shape, dtype and set of parameters that want a gradient.
+
+    Args:
+        step: one time step, see :func:`jellyfit.kernels.trace.trace_step`.
+        shape: of one step's input ``[N, *]``.
+        dtype: of the input and the spikes; the arithmetic is float32, or float64 for float64.
+        device: where it runs.
+        states: the states' names; one called ``v`` can be recorded at every step.
+        start: what each state starts with when no tensor is given.
+        params: shape, dtype and whether a gradient is wanted, of every parameter.
+        title: what the generated source is about.
+
+    Raises:
+        NotPointwiseError: the step cannot become a kernel.
+        KernelUnavailableError: kernels cannot run on that device here.
+    """
+
+    def __init__(
+        self,
+        step: StepFunction,
+        shape: Sequence[int],
+        dtype: torch.dtype,
+        device: torch.device,
+        states: Sequence[str],
+        start: Sequence[float],
+        params: Sequence[tuple[Sequence[int], torch.dtype, bool]],
+        title: str,
+    ) -> None:
+        self.step = step
+        self.real = torch.float64 if dtype == torch.float64 else torch.float32
+        self.states = list(states)
+        self.start = list(start)
+        self.graph = graph = trace_step(step, shape, self.real, states, params)
+        arrays = [math.prod(graph.shapes[slot]) != 1 for _, slot in graph.params]
+        self.program = Program.of(graph)
+        self.target = _target(device)(self.program, self.real, dtype, start, arrays, title)
+        self.target.prepare()
+        self._layouts: dict[tuple[int, ...] | None, Layout] = {}
+
+    # ---------------------------------------------------------------- running it
+
+    def __call__(
+        self, x_seq: Tensor, states: Sequence[Tensor | None], params: Sequence[Tensor], want_v_seq: bool = False
+    ) -> tuple[Tensor, list[Tensor], Tensor | None]:
+        """Run over a sequence.
+
+        Args:
+            x_seq: ``[T, N, *]``.
+            states: before the first step, ``[N, *]`` each; ``None`` stands for the start value.
+            params: the step's parameters.
+            want_v_seq: also record the state ``v`` after every step.
+
+        Returns:
+            Spikes ``[T, N, *]``, states after the last step, and ``v`` after every step or ``None``.
+        """
+        if not is_dense_sequence(x_seq):
+            x_seq = x_seq.contiguous()
+        if torch.is_grad_enabled() and (
+            x_seq.requires_grad
+            or any(state is not None and state.requires_grad for state in states)
+            or any(param.requires_grad for param in params)
+        ):
+            out = _Run.apply(self, want_v_seq, x_seq, *states, *params)  # type: ignore[no-untyped-call]
+            count = len(self.states)
+            return out[0], list(out[1 : 1 + count]), out[1 + count] if want_v_seq else None
+        spikes, lasts, v_seq, _ = self._forward(x_seq, states, params, want_v_seq, keep=False)
+        return spikes, lasts, v_seq
+
+    def gradients(
+        self,
+        x_seq: Tensor,
+        states: Sequence[Tensor],
+        params: Sequence[Tensor],
+        grad_spikes: Tensor,
+        grad_states: Sequence[Tensor],
+        grad_v_seq: Tensor | None,
+    ) -> list[Tensor | None]:
+        """Gradients of input, states and parameters, for callers that keep no graph (``torch.compile``)."""
+        _, _, _, kept = self._forward(x_seq, states, params, False, keep=True) if len(x_seq) > STRETCH else [None] * 4
+        grad_x, firsts, grad_params = self._backward(x_seq, states, params, kept, grad_spikes, grad_states, grad_v_seq)
+        return [grad_x, *firsts, *grad_params]
+
+    def _layout(self, x: Tensor) -> Layout:
+        key = None if x.is_contiguous() else x.stride()
+        if key not in self._layouts:
+            self._layouts[key] = Layout.of(x)
+        return self._layouts[key]
+
+    def _aligned(self, tensors: Sequence[Tensor | None], x: Tensor) -> list[Tensor | None]:
+        shape, stride = x.shape[1:], x.stride()[1:]
+        return [None if tensor is None else aligned(tensor, shape, stride, self.real) for tensor in tensors]
+
+    def _packed(self, params: Sequence[Tensor], x: Tensor) -> tuple[list[Param], dict[int, Tensor]]:
+        """The parameters as the kernel takes them, and every tensor of the outer program by its slot."""
+        if not self.graph.params:
+            return [], {}
+        slots = dict(enumerate(params))
+        if self.graph.before.calls:
+            with torch.no_grad():
+                self.graph.before.run(slots)
+        layout = self._layout(x)
+        return [layout.pack(slots[slot].detach(), self.real) for _, slot in self.graph.params], slots
+
+    def _forward(
+        self, x: Tensor, states: Sequence[Tensor | None], params: Sequence[Tensor], want_v_seq: bool, keep: bool
+    ) -> tuple[Tensor, list[Tensor], Tensor | None, Tensor | None]:
+        packed, _ = self._packed(params, x)
+        return self.target.forward(x, self._aligned(states, x), packed, want_v_seq, keep)
+
+    def _backward(
+        self,
+        x: Tensor,
+        states: Sequence[Tensor | None],
+        params: Sequence[Tensor],
+        kept: Tensor | None,
+        grad_spikes: Tensor | None,
+        grad_lasts: Sequence[Tensor | None],
+        grad_v_seq: Tensor | None,
+    ) -> tuple[Tensor, list[Tensor | None], list[Tensor | None]]:
+        packed, slots = self._packed(params, x)
+        if grad_spikes is None:
+            grad_spikes = torch.zeros_like(x)
+        layout = self._layout(x)
+        reductions = self.graph.reductions
+        grad_x, grad_states, sums = self.target.backward(
+            x,
+            self._aligned(states, x),
+            packed,
+            kept,
+            aligned(grad_spikes, x.shape, x.stride(), x.dtype),
+            self._aligned(grad_lasts, x),
+            None if grad_v_seq is None else aligned(grad_v_seq, x.shape, x.stride(), self.real),
+            [layout.indexing(reduction.shape) for reduction in reductions],
+        )
+        grad_params: list[Tensor | None] = [None] * len(params)
+        if reductions:
+            slots = slots or dict(enumerate(params))
+            for reduction, total in zip(reductions, sums, strict=True):
+                slots[reduction.slot] = layout.unpack_sum(total, reduction.shape).reshape(reduction.result)
+            with torch.no_grad():
+                self.graph.after.run(slots)
+            for i, slot in enumerate(self.graph.grad_params):
+                if slot is not None:
+                    grad_params[i] = slots[slot].sum_to_size(params[i].shape).to(params[i].dtype)
+        return grad_x, grad_states, grad_params
+
+
+class _Run(torch.autograd.Function):
+    """:class:`FusedStep` as autograd sees it: ``(spikes, states at the end, ..., v_seq)``."""
+
+    @staticmethod
+    def forward(ctx: Any, fused: FusedStep, want_v_seq: bool, x: Tensor, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+        count = len(fused.states)
+        states, params = tensors[:count], tensors[count:]
+        spikes, lasts, v_seq, kept = fused._forward(x, states, params, want_v_seq, keep=True)  # type: ignore[arg-type]
+        ctx.fused, ctx.want_v_seq = fused, want_v_seq
+        ctx.save_for_backward(x, kept, *tensors)
+        ctx.set_materialize_grads(False)
+        return (spikes, *lasts) if v_seq is None else (spikes, *lasts, v_seq)
+
+    @staticmethod
+    def backward(ctx: Any, grad_spikes: Tensor | None, *grads: Tensor | None) -> tuple[Any, ...]:
+        fused: FusedStep = ctx.fused
+        x, kept, *tensors = ctx.saved_tensors
+        count = len(fused.states)
+        states, params = tensors[:count], tensors[count:]
+        grad_lasts, grad_v_seq = grads[:count], grads[count] if ctx.want_v_seq else None
+        if torch.is_grad_enabled():  # create_graph=True: a gradient that can be differentiated again
+            return (
+                None,
+                None,
+                *_eager_gradients(fused, ctx.needs_input_grad[2:], x, states, params, grad_spikes, grads),
+            )
+        grad_x, grad_states, grad_params = fused._backward(x, states, params, kept, grad_spikes, grad_lasts, grad_v_seq)
+        return None, None, grad_x, *grad_states, *grad_params
+
+
+def _eager_gradients(
+    fused: FusedStep,
+    needed: Sequence[bool],
+    x: Tensor,
+    states: Sequence[Tensor | None],
+    params: Sequence[Tensor],
+    grad_spikes: Tensor | None,
+    grads: Sequence[Tensor | None],
+) -> list[Tensor | None]:
+    """The same gradients from the eager twin, as functions of everything."""
+    begin = [
+        torch.full_like(x[0], number, dtype=fused.real) if state is None else state
+        for state, number in zip(states, fused.start, strict=True)
+    ]
+    spikes, lasts, sequences = naive.run(fused.step, x, begin, params)
+    outputs = [spikes, *lasts]
+    if len(grads) > len(lasts):
+        outputs.append(sequences[fused.states.index("v")])
+    pairs = [
+        (output, grad)
+        for output, grad in zip(outputs, [grad_spikes, *grads], strict=True)
+        if grad is not None and output.requires_grad
+    ]
+    given = [x, *states, *params]
+    wanted = [tensor for tensor, need in zip(given, needed, strict=True) if need]
+    found = iter(
+        torch.autograd.grad(
+            [output for output, _ in pairs],
+            wanted,  # type: ignore[arg-type]
+            [grad for _, grad in pairs],
+            create_graph=True,
+            allow_unused=True,
+        )
+    )
+    return [next(found) if need else None for need in needed]
+
+
+def _target(device: torch.device) -> type[HostTarget]:
+    if device.type == "cpu":
+        return HostTarget
+    raise KernelUnavailableError(f"there are no kernels for devices of type {device.type!r}")

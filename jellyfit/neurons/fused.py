@@ -1,0 +1,271 @@
+"""How a neuron finds its kernels: one :class:`NodeKernels` a neuron, made when it first runs.
+
+Kernels are traced from the neuron's own equations, for one shape, dtype and set of settings. Changing a setting
+(``node.tau = 4.0``) traces anew.
+"""
+
+from __future__ import annotations
+
+import operator
+import warnings
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from jellyfit import kernels
+from jellyfit.errors import ConfigError
+from jellyfit.kernels import FusedStep, KernelUnavailableError, KernelWarning, NotPointwiseError
+from jellyfit.neurons import compiled
+
+if TYPE_CHECKING:
+    from jellyfit.neurons.base import BaseNode
+
+__all__ = ["NodeKernels"]
+
+_CHANGING = {
+    "training",
+    "_path",
+    "_step_mode",
+    "_state_dtype",
+    "_kernels",
+    "_v_seq",
+    "_parameters",
+    "_buffers",
+    "_modules",
+}
+_KEPT = 64  # plans of a neuron: as many shapes as one network meets
+_warned: set[str] = set()
+
+
+class NodeKernels:
+    """The kernels of one neuron.
+
+    Args:
+        node: the neuron.
+    """
+
+    def __init__(self, node: BaseNode) -> None:
+        self.node = node
+        self.step = node_step(node)
+        self.number = compiled.register(node)
+        self.states = [name for name in node._memories if not name.startswith("_")]
+        self._plans: dict[tuple[Any, ...], FusedStep | str] = {}
+        self._settings: list[tuple[dict[str, Any], int, Callable[[Any], Any], tuple[Any, ...]]] = []
+        self._tables: list[tuple[dict[str, Any], int]] = []  # of parameters and buffers, with their sizes
+        self._params: list[tuple[dict[str, Any], str]] = []
+        self._to_say = ""
+
+    # ---------------------------------------------------------------- finding a plan
+
+    def plan(self, x: Tensor, call: Callable[..., FusedStep | str] | None = None) -> FusedStep | None:
+        """Kernels for input ``x`` ``[T, N, *]``, or ``None`` where eager PyTorch has to do it.
+
+        Args:
+            x: the input.
+            call: how to call what makes new kernels; default: plainly.
+
+        Raises:
+            ConfigError: the neuron's ``backend`` asks for kernels that cannot run.
+        """
+        if not (self._settings and self._unchanged()):
+            self._look_at_settings()
+        key: tuple[Any, ...] = (x.shape[1:], x.dtype, x.device)
+        if self._params:
+            try:
+                key += tuple((p.shape, p.dtype, p.requires_grad) for p in self.params())
+            except AttributeError:  # a tensor has become a number
+                self._settings.clear()
+                return self.plan(x, call)
+        found = self._plans.get(key)
+        if found is None:
+            if len(self._plans) >= _KEPT:
+                self._plans.clear()
+            found = self._plans[key] = call(self._make, x) if call else self._make(x)
+        if isinstance(found, str):
+            if self.node.backend != "auto":
+                raise ConfigError(
+                    f"{self.node.describe()}: backend={self.node.backend!r} cannot run it: {found}. Use backend='auto' "
+                    "or 'torch' to run it in eager PyTorch."
+                )
+            return None
+        return found
+
+    def params(self) -> list[Tensor]:
+        """The tensors that the equations use beside input and state: parameters and buffers, in a fixed order."""
+        return [owner[name] for owner, name in self._params]
+
+    def constants(self) -> tuple[int, tuple[str, ...], tuple[str, ...]]:
+        """What a compiled graph holds: the node's number, its states, and the dotted names of its tensors."""
+        paths = []
+        for prefix, module in self.node.named_modules():
+            paths += [f"{prefix}.{name}" if prefix else name for _, name in _tensors_of(module)]
+        return self.number, tuple(self.states), tuple(paths)
+
+    def _unchanged(self) -> bool:
+        for table, count in self._tables:
+            if len(table) != count:
+                return False
+        for attributes, count, get, values in self._settings:
+            if len(attributes) != count:
+                return False
+            try:
+                if not all(map(operator.is_, get(attributes), values)):
+                    return False
+            except KeyError:
+                return False
+        return True
+
+    def _look_at_settings(self) -> None:
+        self._plans.clear()
+        self._settings.clear()
+        self._tables.clear()
+        self._params.clear()
+        for module in self.node.modules():
+            changing = _CHANGING | set(getattr(module, "_memories", ()))
+            names = [name for name, value in module.__dict__.items() if name not in changing and not _has_tensor(value)]
+            if len(names) < 2:
+                names = [*names, "__class__", "__class__"][:2]
+            get = operator.itemgetter(*names)
+            self._settings.append((module.__dict__, len(module.__dict__), get, get(module.__dict__)))
+            self._params += _tensors_of(module)
+            self._tables += [(table, len(table)) for table in (module._parameters, module._buffers)]
+
+    # ---------------------------------------------------------------- making one
+
+    def _make(self, x: Tensor) -> FusedStep | str:
+        node = self.node
+        step = x[0]
+        node.check_values(step)
+        try:
+            if node.backend != "auto":
+                kernels.check_device(node.backend, x.device)
+            return FusedStep(
+                self.step,
+                step.shape,
+                x.dtype,
+                x.device,
+                self.states,
+                [self._start(name) for name in self.states],
+                [(p.shape, p.dtype, p.requires_grad) for p in self.params()],
+                type(node).__name__,
+            )
+        except KernelUnavailableError as error:
+            reason = str(error)
+            if reason not in _warned and node.backend == "auto" and x.is_cuda:  # the host's loader warns by itself
+                _warned.add(reason)
+                warnings.warn(f"Neurons run in eager PyTorch, slower: {reason}", KernelWarning, stacklevel=5)
+            return reason
+        except NotPointwiseError as error:
+            reason = str(error)
+        except Exception as error:  # the neuron's own code does not run on the shapes that a trace gives it
+            reason = f"its equations cannot be traced ({type(error).__name__}: {error})"
+        if node.backend == "auto" and (key := f"{type(node).__qualname__}: {reason}") not in _warned:
+            _warned.add(key)
+            self._to_say = reason
+        return reason
+
+    def explain(self) -> None:
+        """Say once why the neuron has just run in eager PyTorch (had it failed there too, its error would say more)."""
+        if self._to_say:
+            reason, self._to_say = self._to_say, ""
+            warnings.warn(
+                f"{self.node.describe()} runs in eager PyTorch, slower and with the same numbers: {reason}. "
+                "backend='torch' says that this is intended.",
+                KernelWarning,
+                stacklevel=4,
+            )
+
+    def _start(self, name: str) -> float:
+        value = self.node.reset_value(name)
+        if isinstance(value, (int, float)):
+            return float(value)
+        if name == "v" and value is None:
+            return 0.0  # made from v_reset: a tensor is always given
+        raise NotPointwiseError(f"its memory {name!r} starts as {type(value).__name__}, not as a number")
+
+    # ---------------------------------------------------------------- running
+
+    def run(self, plan: FusedStep, x: Tensor) -> Tensor:
+        """Run ``plan`` over ``x`` ``[T, N, *]`` from the neuron's state, and leave the new state there."""
+        node = self.node
+        memory = node.__dict__
+        states: list[Tensor | None] = []
+        for name, start in zip(self.states, plan.start, strict=True):
+            value = memory[name]
+            if isinstance(value, Tensor):
+                if value.shape != x.shape[1:] or value.device != x.device or (node._state_dtype or x.dtype) != x.dtype:
+                    node._check_state(name, value, x[0])
+                states.append(value)
+            elif value is None:
+                states.append(node.initial_v(x[0], plan.real))
+            else:
+                states.append(None if value == start else torch.full_like(x[0], value, dtype=plan.real))
+        spikes, lasts, v_seq = plan(x, states, self.params(), node.store_v_seq)
+        memory.update(zip(self.states, lasts, strict=True))
+        node._state_dtype = x.dtype
+        if v_seq is not None:
+            node._keep_v_seq(v_seq)
+        return spikes
+
+
+def node_step(node: BaseNode) -> Callable[..., tuple[Tensor, list[Tensor]]]:
+    """The neuron's ``single_step_forward`` as a function of input, states and parameters."""
+
+    def step(
+        x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor], say: Callable[..., None]
+    ) -> tuple[Tensor, list[Tensor]]:
+        remaining = iter(params)
+        twin = _with_params(node, remaining, {})
+        names = [name for name in node._memories if not name.startswith("_")]
+        twin.__dict__.update(zip(names, states, strict=True))
+        kind: Any = type(node)
+
+        def charge(x: Tensor) -> None:
+            say("charge")
+            kind.neuronal_charge(twin, x)
+            say("fire", h=twin.v)
+
+        def reset(spike: Tensor) -> None:
+            say("reset")
+            kind.neuronal_reset(twin, spike)
+
+        twin.__dict__.update(neuronal_charge=charge, neuronal_reset=reset)
+        spike = twin.single_step_forward(x)
+        return spike, [twin.__dict__[name] for name in names]
+
+    return step
+
+
+def _with_params(module: Any, params: Any, made: dict[int, Any]) -> Any:
+    """A copy of ``module`` and of the modules in it that holds other tensors for parameters and buffers."""
+    if id(module) in made:
+        return made[id(module)]
+    twin = made[id(module)] = object.__new__(type(module))
+    twin.__dict__ = dict(module.__dict__)
+    for table in ("_parameters", "_buffers"):
+        twin.__dict__[table] = dict(getattr(module, table))
+    for owner, name in _tensors_of(twin):
+        owner[name] = next(params)
+    twin.__dict__["_modules"] = {
+        name: None if child is None else _with_params(child, params, made) for name, child in module._modules.items()
+    }
+    return twin
+
+
+def _tensors_of(module: nn.Module) -> list[tuple[dict[str, Any], str]]:
+    """Where a module keeps what its equations take beside input and state: attributes, parameters and buffers."""
+    memories = getattr(module, "_memories", ())
+    return [
+        (owner, name)
+        for owner in (module.__dict__, module._parameters, module._buffers)
+        for name, value in owner.items()
+        if isinstance(value, Tensor) and value.is_floating_point() and name not in memories
+    ]
+
+
+def _has_tensor(value: Any) -> bool:
+    return isinstance(value, (Tensor, nn.Module)) or (
+        isinstance(value, (list, tuple)) and any(isinstance(item, Tensor) for item in value)
+    )
