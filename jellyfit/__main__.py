@@ -20,7 +20,11 @@ TRAINER_VERBS = {
     "test": "score it on the test data:      jellyfit test -c configs/digits.yaml --ckpt_path best",
     "predict": "write predictions.csv:          jellyfit predict -c configs/digits.yaml --ckpt_path best",
 }
-VERBS = {**TRAINER_VERBS, "doctor": "what is installed, what can run here, and why the rest cannot"}
+VERBS = {
+    **TRAINER_VERBS,
+    "doctor": "what is installed, what can run here, and why the rest cannot",
+    "kernels": "the source generated for a neuron:  jellyfit kernels show LIFNode --target cuda",
+}
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -54,6 +58,11 @@ def _run(verb: str, arguments: list[str]) -> None:
     from jellyfit.errors import ConfigError, JellyfitError
 
     try:
+        if verb == "kernels":
+            from jellyfit.show import main as show
+
+            show(arguments)
+            return
         from jellyfit.cli import run
 
         run(verb, arguments)

@@ -53,7 +53,7 @@ class SpikingConvNet(Backbone):
         stages: list[nn.Module] = []
         for out in channels:
             stages.append(
-                nn.Sequential(
+                layers.Sequential(
                     layers.Conv2d(c, out, 3, padding=1, bias=False),
                     layers.BatchNorm2d(out),
                     neuron_from(neuron),

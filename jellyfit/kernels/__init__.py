@@ -18,19 +18,25 @@ import torch
 
 from jellyfit import native
 from jellyfit.errors import ConfigError
+from jellyfit.kernels.batchnorm import Normalisation, batch_norm_step
+from jellyfit.kernels.compression import SpikeCompression
 from jellyfit.kernels.errors import KernelUnavailableError, KernelWarning, NotPointwiseError
-from jellyfit.kernels.fused import FusedStep
+from jellyfit.kernels.fused import FusedStep, source
 
 __all__ = [
     "BACKENDS",
     "FusedStep",
     "KernelUnavailableError",
     "KernelWarning",
+    "Normalisation",
     "NotPointwiseError",
+    "SpikeCompression",
     "applicable",
     "backend_status",
+    "batch_norm_step",
     "check_backend",
     "check_device",
+    "source",
 ]
 
 BACKENDS = ("auto", "torch", "cpu", "cupy")

@@ -80,10 +80,18 @@ _RESERVED = (
 
 
 class Names:
-    """C names of values: their own where they have one, else ``t0``, ``t1``, ..., each used once."""
+    """C names of values: their own where they have one, else ``t0``, ``t1``, ..., each used once.
 
-    def __init__(self, real: str) -> None:
+    Args:
+        real: C type of the arithmetic.
+        lift: write constants as ``number0``, ``number1``, ... instead of their values, and collect these in :attr:`lifted`: one
+            source then serves steps that differ in their numbers alone.
+    """
+
+    def __init__(self, real: str, lift: bool = False) -> None:
         self.real = real
+        self.lift = lift
+        self.lifted: dict[int, Value] = {}
         self._names: dict[int, str] = {}
         self._taken = set(_RESERVED)
 
@@ -103,6 +111,9 @@ class Names:
     def literal(self, value: Value) -> str:
         """C text of a constant."""
         number = value.number
+        if self.lift and not value.boolean and number not in (0.0, 1.0):
+            self.lifted.setdefault(id(value), value)
+            return f"number{list(self.lifted).index(id(value))}"
         if value.boolean:
             return str(int(number))
         if math.isnan(number):

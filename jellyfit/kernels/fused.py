@@ -12,11 +12,11 @@ from torch import Tensor
 from jellyfit.kernels import naive
 from jellyfit.kernels.emit import Program
 from jellyfit.kernels.errors import KernelUnavailableError
-from jellyfit.kernels.host import STRETCH, HostTarget
+from jellyfit.kernels.host import HostTarget
 from jellyfit.kernels.layout import Layout, Param, aligned, is_dense_sequence
 from jellyfit.kernels.trace import StepFunction, trace_step
 
-__all__ = ["FusedStep"]
+__all__ = ["FusedStep", "eager_gradients", "source"]
 
 
 class FusedStep:
@@ -31,6 +31,9 @@ class FusedStep:
         start: what each state starts with when no tensor is given.
         params: shape, dtype and whether a gradient is wanted, of every parameter.
         title: what the generated source is about.
+        affine: the step's input is ``scale * x + shift``; scale and shift then are given with every call, and the
+            gradient of the input is that of the step's input.
+        lift: one kernel for all steps that differ in their numbers alone, a little slower.
 
     Raises:
         NotPointwiseError: the step cannot become a kernel.
@@ -47,6 +50,8 @@ class FusedStep:
         start: Sequence[float],
         params: Sequence[tuple[Sequence[int], torch.dtype, bool]],
         title: str,
+        affine: bool = False,
+        lift: bool = False,
     ) -> None:
         self.step = step
         self.real = torch.float64 if dtype == torch.float64 else torch.float32
@@ -55,7 +60,7 @@ class FusedStep:
         self.graph = graph = trace_step(step, shape, self.real, states, params)
         arrays = [math.prod(graph.shapes[slot]) != 1 for _, slot in graph.params]
         self.program = Program.of(graph)
-        self.target = _target(device)(self.program, self.real, dtype, start, arrays, title)
+        self.target = _target(device)(self.program, self.real, dtype, start, arrays, title, affine, lift)
         self.target.prepare()
         self._layouts: dict[tuple[int, ...] | None, Layout] = {}
 
@@ -85,7 +90,7 @@ class FusedStep:
             out = _Run.apply(self, want_v_seq, x_seq, *states, *params)  # type: ignore[no-untyped-call]
             count = len(self.states)
             return out[0], list(out[1 : 1 + count]), out[1 + count] if want_v_seq else None
-        spikes, lasts, v_seq, _ = self._forward(x_seq, states, params, want_v_seq, keep=False)
+        spikes, lasts, v_seq, _ = self.forward_pass(x_seq, states, params, want_v_seq, keep=False)
         return spikes, lasts, v_seq
 
     def gradients(
@@ -98,8 +103,14 @@ class FusedStep:
         grad_v_seq: Tensor | None,
     ) -> list[Tensor | None]:
         """Gradients of input, states and parameters, for callers that keep no graph (``torch.compile``)."""
-        _, _, _, kept = self._forward(x_seq, states, params, False, keep=True) if len(x_seq) > STRETCH else [None] * 4
-        grad_x, firsts, grad_params = self._backward(x_seq, states, params, kept, grad_spikes, grad_states, grad_v_seq)
+        _, _, _, kept = (
+            self.forward_pass(x_seq, states, params, False, keep=True)
+            if len(x_seq) > self.target.stretch
+            else [None] * 4
+        )
+        grad_x, firsts, grad_params = self.backward_pass(
+            x_seq, states, params, kept, grad_spikes, grad_states, grad_v_seq
+        )
         return [grad_x, *firsts, *grad_params]
 
     def _layout(self, x: Tensor) -> Layout:
@@ -123,13 +134,24 @@ class FusedStep:
         layout = self._layout(x)
         return [layout.pack(slots[slot].detach(), self.real) for _, slot in self.graph.params], slots
 
-    def _forward(
-        self, x: Tensor, states: Sequence[Tensor | None], params: Sequence[Tensor], want_v_seq: bool, keep: bool
+    def forward_pass(
+        self,
+        x: Tensor,
+        states: Sequence[Tensor | None],
+        params: Sequence[Tensor],
+        want_v_seq: bool,
+        keep: bool,
+        affine: Sequence[Tensor] = (),
     ) -> tuple[Tensor, list[Tensor], Tensor | None, Tensor | None]:
+        """Spikes, last states, ``v_seq`` and what backward needs kept, outside autograd; ``x`` is dense.
+
+        ``affine`` are scale and shift, where the step has them.
+        """
         packed, _ = self._packed(params, x)
+        packed += [self._layout(x).pack(tensor, self.real) for tensor in affine]
         return self.target.forward(x, self._aligned(states, x), packed, want_v_seq, keep)
 
-    def _backward(
+    def backward_pass(
         self,
         x: Tensor,
         states: Sequence[Tensor | None],
@@ -138,8 +160,11 @@ class FusedStep:
         grad_spikes: Tensor | None,
         grad_lasts: Sequence[Tensor | None],
         grad_v_seq: Tensor | None,
+        affine: Sequence[Tensor] = (),
     ) -> tuple[Tensor, list[Tensor | None], list[Tensor | None]]:
+        """Gradients of the step's input, of the first states and of the parameters, outside autograd."""
         packed, slots = self._packed(params, x)
+        packed += [self._layout(x).pack(tensor, self.real) for tensor in affine]
         if grad_spikes is None:
             grad_spikes = torch.zeros_like(x)
         layout = self._layout(x)
@@ -174,7 +199,7 @@ class _Run(torch.autograd.Function):
     def forward(ctx: Any, fused: FusedStep, want_v_seq: bool, x: Tensor, *tensors: Tensor | None) -> tuple[Tensor, ...]:
         count = len(fused.states)
         states, params = tensors[:count], tensors[count:]
-        spikes, lasts, v_seq, kept = fused._forward(x, states, params, want_v_seq, keep=True)  # type: ignore[arg-type]
+        spikes, lasts, v_seq, kept = fused.forward_pass(x, states, params, want_v_seq, keep=True)  # type: ignore[arg-type]
         ctx.fused, ctx.want_v_seq = fused, want_v_seq
         ctx.save_for_backward(x, kept, *tensors)
         ctx.set_materialize_grads(False)
@@ -191,13 +216,15 @@ class _Run(torch.autograd.Function):
             return (
                 None,
                 None,
-                *_eager_gradients(fused, ctx.needs_input_grad[2:], x, states, params, grad_spikes, grads),
+                *eager_gradients(fused, ctx.needs_input_grad[2:], x, states, params, grad_spikes, grads),
             )
-        grad_x, grad_states, grad_params = fused._backward(x, states, params, kept, grad_spikes, grad_lasts, grad_v_seq)
+        grad_x, grad_states, grad_params = fused.backward_pass(
+            x, states, params, kept, grad_spikes, grad_lasts, grad_v_seq
+        )
         return None, None, grad_x, *grad_states, *grad_params
 
 
-def _eager_gradients(
+def eager_gradients(
     fused: FusedStep,
     needed: Sequence[bool],
     x: Tensor,
@@ -205,12 +232,17 @@ def _eager_gradients(
     params: Sequence[Tensor],
     grad_spikes: Tensor | None,
     grads: Sequence[Tensor | None],
+    given: Sequence[Tensor | None] | None = None,
 ) -> list[Tensor | None]:
-    """The same gradients from the eager twin, as functions of everything."""
+    """The same gradients from the eager twin, as functions of everything.
+
+    ``needed`` says of which tensors of ``given`` (default: input, states, parameters).
+    """
     begin = [
         torch.full_like(x[0], number, dtype=fused.real) if state is None else state
         for state, number in zip(states, fused.start, strict=True)
     ]
+    given = [x, *states, *params] if given is None else given
     spikes, lasts, sequences = naive.run(fused.step, x, begin, params)
     outputs = [spikes, *lasts]
     if len(grads) > len(lasts):
@@ -220,7 +252,6 @@ def _eager_gradients(
         for output, grad in zip(outputs, [grad_spikes, *grads], strict=True)
         if grad is not None and output.requires_grad
     ]
-    given = [x, *states, *params]
     wanted = [tensor for tensor, need in zip(given, needed, strict=True) if need]
     found = iter(
         torch.autograd.grad(
@@ -232,6 +263,27 @@ def _eager_gradients(
         )
     )
     return [next(found) if need else None for need in needed]
+
+
+def source(
+    step: StepFunction,
+    shape: Sequence[int],
+    dtype: torch.dtype,
+    target: str,
+    states: Sequence[str],
+    start: Sequence[float],
+    params: Sequence[tuple[Sequence[int], torch.dtype, bool]],
+    title: str,
+    which: str,
+) -> str:
+    """The generated source that :class:`FusedStep` would run on ``target`` ``"cpu"`` or ``"cuda"``, here or elsewhere."""
+    real = torch.float64 if dtype == torch.float64 else torch.float32
+    graph = trace_step(step, shape, real, states, params)
+    arrays = [math.prod(graph.shapes[slot]) != 1 for _, slot in graph.params]
+    return _TARGETS[target](Program.of(graph), real, dtype, start, arrays, title).source(which)
+
+
+_TARGETS = {"cpu": HostTarget}
 
 
 def _target(device: torch.device) -> type[HostTarget]:

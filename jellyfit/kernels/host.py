@@ -1,6 +1,6 @@
 """Kernels for the host: C, compiled by the host's compiler, vectorised, on every core.
 
-Elements stand in blocks that fit the first-level cache; time runs inside a block, and the innermost loop runs over its
+Elements stand in blocks that fit the cache of a core; time runs inside a block, and the innermost loop runs over its
 elements, as vectors. Backward runs the block's forward again from the nearest state kept (every :data:`STRETCH` steps)
 and goes back over it, so that nothing of the input's size is kept but the input itself.
 
@@ -32,8 +32,10 @@ __all__ = ["BLOCK", "STRETCH", "HostTarget", "Writer", "load", "vector_functions
 STRETCH = 64
 """Time steps between two states that forward keeps for backward; a shorter sequence keeps none."""
 
-BLOCK = 1024
+BLOCK = 4096
 """Largest number of elements in a block."""
+
+_SCRATCH = 1 << 18  # bytes that a block's kept values may take: they should stay in the second-level cache
 
 FLAGS = ("-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-lm")
 
@@ -236,6 +238,8 @@ class Writer:
         start: what each state starts with where no tensor is given.
         arrays: for each of the graph's parameters, whether it has more than one element.
         title: what the generated file is about.
+        affine: the step's input is ``scale * x + shift``, with one rounding, per element of two further parameters.
+        lift: pass constants as arguments instead of writing them into the source.
     """
 
     def __init__(
@@ -246,21 +250,25 @@ class Writer:
         start: Sequence[float],
         arrays: Sequence[bool],
         title: str,
+        affine: bool = False,
+        lift: bool = False,
     ) -> None:
         self.program = program
         self.graph = program.graph
         self.real = "double" if real == torch.float64 else "float"
-        self.names = Names(self.real)
+        self.names = Names(self.real, lift)
         self.io = _IO[io]
         self.start = [self.names.literal(Value("const", number=number)) for number in start]
-        self.arrays = arrays
+        self.arrays = [*arrays, *([True, True] if affine else [])]
         self.title = title
         self.vectors = vector_functions(real)
         self.used: set[str] = set()  # vector functions
         self.sources: dict[int, str] = {}  # where a loop over elements finds a value
         self.states = [self.names(value) for value in self.graph.states]
         self.params = [self.names(value) for value, _ in self.graph.params]
-        self.sources[id(self.graph.x)] = f"LOAD({self.names(self.graph.x)}_t[e])"
+        load = f"LOAD({self.names(self.graph.x)}_t[e])"
+        self.sources[id(self.graph.x)] = f"FMA({load}, scale_[e], shift_[e])" if affine else load
+        self.params += ["scale", "shift"] if affine else []
         for value in self.graph.states:
             self.sources[id(value)] = f"{self.names(value)}_[e]"
         for (value, _), array in zip(self.graph.params, arrays, strict=True):
@@ -351,7 +359,9 @@ class Writer:
             helpers,
             "void run(const int64_t* a) {",
         ]
-        for i, argument in enumerate(arguments):
+        constants = [f"    const real number{i} = (real)constants[{i}];" for i in range(len(self.names.lifted))]
+        body = [*constants, *body]
+        for i, argument in enumerate([*arguments, "const double* constants"]):
             if not any(re.search(rf"\b{argument.rsplit(' ', 1)[1]}\b", line) for line in body):
                 continue
             kind = argument.rsplit(" ", 1)[0]
@@ -569,7 +579,11 @@ class HostTarget:
         start: what each state starts with where no tensor is given.
         arrays: for each of the graph's parameters, whether it has more than one element.
         title: what the generated source is about.
+        affine: see :class:`Writer`; scale and shift then follow the graph's parameters.
+        lift: see :class:`Writer`.
     """
+
+    stretch = STRETCH
 
     def __init__(
         self,
@@ -579,9 +593,12 @@ class HostTarget:
         start: Sequence[float],
         arrays: Sequence[bool],
         title: str,
+        affine: bool = False,
+        lift: bool = False,
     ) -> None:
         self.program, self.real, self.io = program, real, io
-        self._arguments = (program, real, io, start, arrays, title)
+        self._arguments = (program, real, io, start, arrays, title, affine, lift)
+        self._constants: dict[str, ctypes.Array[ctypes.c_double]] = {}
         self._name = re.sub(r"\W+", "_", title) or "neuron"
         self._forward: Callable[[bytes], None] | None = None
         self._backward: Callable[[bytes], None] | None = None
@@ -589,11 +606,17 @@ class HostTarget:
 
     def source(self, which: str) -> str:
         """The generated source of ``"forward"`` or ``"backward"``."""
+        return self._write(which)[0]
+
+    def _write(self, which: str) -> tuple[str, list[float]]:
         writer = Writer(*self._arguments)
-        return writer.forward() if which == "forward" else writer.backward()
+        text = writer.forward() if which == "forward" else writer.backward()
+        return text, [value.number for value in writer.names.lifted.values()]
 
     def _load(self, which: str) -> Callable[[bytes], None]:
-        run = load(f"{self._name}-{which}", self.source(which), self.real)
+        text, numbers = self._write(which)
+        self._constants[which] = (ctypes.c_double * len(numbers))(*numbers)
+        run = load(f"{self._name}-{which}", text, self.real)
         if run is None:
             raise KernelUnavailableError(native.status().reason)
         return run
@@ -625,6 +648,7 @@ class HostTarget:
         arguments += [last.data_ptr() for last in lasts]
         for tensor, period, inner in params:
             arguments += [tensor.data_ptr(), period, inner]
+        arguments.append(ctypes.addressof(self._constants["forward"]))
         self._forward(pack(f"{len(arguments)}q", *arguments))
         return spikes, lasts, v_seq, kept
 
@@ -645,7 +669,7 @@ class HostTarget:
         grad_firsts = [None if first is None else torch.empty_like(first) for first in firsts]
         if self._backward is None:
             self._backward = self._load("backward")
-        room = 65536 // (self._row * min(steps, STRETCH))
+        room = _SCRATCH // (self._row * min(steps, STRETCH))
         elements, threads = _split(count, steps, max(64, min(BLOCK, room // 64 * 64)))
         blocks = -(-count // elements)
         width = sum(period for period, _ in sums)
@@ -661,6 +685,7 @@ class HostTarget:
         for period, inner in sums:
             arguments += [period, inner, offset]
             offset += period
+        arguments.append(ctypes.addressof(self._constants["backward"]))
         self._backward(pack(f"{len(arguments)}q", *arguments))
         if partial is None:
             return grad_x, grad_firsts, []

@@ -16,7 +16,14 @@ from torch import Tensor, nn
 
 from jellyfit import kernels
 from jellyfit.errors import ConfigError
-from jellyfit.kernels import FusedStep, KernelUnavailableError, KernelWarning, NotPointwiseError
+from jellyfit.kernels import (
+    FusedStep,
+    KernelUnavailableError,
+    KernelWarning,
+    Normalisation,
+    NotPointwiseError,
+    batch_norm_step,
+)
 from jellyfit.neurons import compiled
 
 if TYPE_CHECKING:
@@ -36,6 +43,7 @@ _CHANGING = {
     "_modules",
 }
 _KEPT = 64  # plans of a neuron: as many shapes as one network meets
+_OFTEN = 3
 _warned: set[str] = set()
 
 
@@ -56,33 +64,37 @@ class NodeKernels:
         self._tables: list[tuple[dict[str, Any], int]] = []  # of parameters and buffers, with their sizes
         self._params: list[tuple[dict[str, Any], str]] = []
         self._to_say = ""
+        self._changes = 0
 
     # ---------------------------------------------------------------- finding a plan
 
-    def plan(self, x: Tensor, call: Callable[..., FusedStep | str] | None = None) -> FusedStep | None:
+    def plan(
+        self, x: Tensor, call: Callable[..., FusedStep | str] | None = None, affine: bool = False
+    ) -> FusedStep | None:
         """Kernels for input ``x`` ``[T, N, *]``, or ``None`` where eager PyTorch has to do it.
 
         Args:
             x: the input.
             call: how to call what makes new kernels; default: plainly.
+            affine: see :class:`~jellyfit.kernels.FusedStep`.
 
         Raises:
             ConfigError: the neuron's ``backend`` asks for kernels that cannot run.
         """
         if not (self._settings and self._unchanged()):
             self._look_at_settings()
-        key: tuple[Any, ...] = (x.shape[1:], x.dtype, x.device)
+        key: tuple[Any, ...] = (x.shape[1:], x.dtype, x.device, affine)
         if self._params:
             try:
                 key += tuple((p.shape, p.dtype, p.requires_grad) for p in self.params())
             except AttributeError:  # a tensor has become a number
                 self._settings.clear()
-                return self.plan(x, call)
+                return self.plan(x, call, affine)
         found = self._plans.get(key)
         if found is None:
             if len(self._plans) >= _KEPT:
                 self._plans.clear()
-            found = self._plans[key] = call(self._make, x) if call else self._make(x)
+            found = self._plans[key] = call(self._make, x, affine) if call else self._make(x, affine)
         if isinstance(found, str):
             if self.node.backend != "auto":
                 raise ConfigError(
@@ -118,6 +130,7 @@ class NodeKernels:
         return True
 
     def _look_at_settings(self) -> None:
+        self._changes += bool(self._plans)
         self._plans.clear()
         self._settings.clear()
         self._tables.clear()
@@ -134,7 +147,7 @@ class NodeKernels:
 
     # ---------------------------------------------------------------- making one
 
-    def _make(self, x: Tensor) -> FusedStep | str:
+    def _make(self, x: Tensor, affine: bool) -> FusedStep | str:
         node = self.node
         step = x[0]
         node.check_values(step)
@@ -150,6 +163,8 @@ class NodeKernels:
                 [self._start(name) for name in self.states],
                 [(p.shape, p.dtype, p.requires_grad) for p in self.params()],
                 type(node).__name__,
+                affine=affine,
+                lift=self._changes > _OFTEN,  # a setting that keeps changing is not worth a compilation each time
             )
         except KernelUnavailableError as error:
             reason = str(error)
@@ -165,6 +180,24 @@ class NodeKernels:
             _warned.add(key)
             self._to_say = reason
         return reason
+
+    def source(self, target: str, which: str, shape: torch.Size, dtype: torch.dtype) -> str:
+        """The source of a kernel, on any machine.
+
+        Args:
+            target: ``"cpu"`` or ``"cuda"``.
+            which: ``"forward"`` or ``"backward"``.
+            shape: of one step's input.
+            dtype: of the input.
+
+        Raises:
+            NotPointwiseError: the neuron has none.
+        """
+        self._look_at_settings()
+        start = [self._start(name) for name in self.states]
+        params = [(p.shape, p.dtype, p.requires_grad) for p in self.params()]
+        title = type(self.node).__name__
+        return kernels.source(self.step, shape, dtype, target, self.states, start, params, title, which)
 
     def explain(self) -> None:
         """Say once why the neuron has just run in eager PyTorch (had it failed there too, its error would say more)."""
@@ -187,8 +220,11 @@ class NodeKernels:
 
     # ---------------------------------------------------------------- running
 
-    def run(self, plan: FusedStep, x: Tensor) -> Tensor:
-        """Run ``plan`` over ``x`` ``[T, N, *]`` from the neuron's state, and leave the new state there."""
+    def run(self, plan: FusedStep, x: Tensor, norm: Normalisation | None = None) -> Tensor:
+        """Run ``plan`` over ``x`` ``[T, N, *]`` from the neuron's state, and leave the new state there.
+
+        With ``norm`` the input is batch-normalised on the way; the plan then is an affine one.
+        """
         node = self.node
         memory = node.__dict__
         states: list[Tensor | None] = []
@@ -202,7 +238,10 @@ class NodeKernels:
                 states.append(node.initial_v(x[0], plan.real))
             else:
                 states.append(None if value == start else torch.full_like(x[0], value, dtype=plan.real))
-        spikes, lasts, v_seq = plan(x, states, self.params(), node.store_v_seq)
+        if norm is None:
+            spikes, lasts, v_seq = plan(x, states, self.params(), node.store_v_seq)
+        else:
+            spikes, lasts, v_seq = batch_norm_step(plan, norm, x, states, self.params(), node.store_v_seq)
         memory.update(zip(self.states, lasts, strict=True))
         node._state_dtype = x.dtype
         if v_seq is not None:

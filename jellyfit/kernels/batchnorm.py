@@ -1,0 +1,192 @@
+"""Batch norm and neuron in one pass: what is normalised is never written to memory, nor kept for backward.
+
+The numbers are those of ``torch.nn.functional.batch_norm`` followed by the neuron, to the bit: the same mean and
+variance, the same ``scale * x + shift`` with one rounding; backward is the neuron's kernel, which computes the
+normalised input again, and then torch's own batch-norm backward.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from struct import pack
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from jellyfit import native
+from jellyfit.kernels.fused import FusedStep, eager_gradients
+from jellyfit.kernels.host import FLAGS
+
+__all__ = ["Normalisation", "batch_norm_step", "batch_statistics"]
+
+_STATISTICS = r"""
+#include <stdint.h>
+
+// Sums in a fixed order, sixteen at a time: of x, and of the squared (in float, as torch does) deviations from a centre.
+#define SUM(NAME, TERM) \
+    static double NAME(const float* x, int64_t n, float centre) { \
+        double lane[16] = {0}; \
+        int64_t i = 0; \
+        for (; i + 16 <= n; i += 16) \
+            for (int64_t j = 0; j < 16; ++j) { const float d = x[i + j] - centre; lane[j] += (double)(TERM); } \
+        for (; i < n; ++i) { const float d = x[i] - centre; lane[0] += (double)(TERM); } \
+        for (int64_t j = 0; j < 8; ++j) lane[j] += lane[j + 8]; \
+        return ((lane[0] + lane[4]) + (lane[1] + lane[5])) + ((lane[2] + lane[6]) + (lane[3] + lane[7])); \
+    }
+SUM(total, d)
+SUM(total_of_squares, d * d)
+
+// Mean and sum of squared deviations of each channel of x [batch, channels, inner].
+void run(const int64_t* a) {
+    const int64_t batch = a[0], channels = a[1], inner = a[2], threads = a[3];
+    const float* x = (const float*)(intptr_t)a[4];
+    double* mean = (double*)(intptr_t)a[5];
+    double* squares = (double*)(intptr_t)a[6];
+    #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+    for (int64_t c = 0; c < channels; ++c) {
+        double sum = 0.0, square = 0.0;
+        for (int64_t n = 0; n < batch; ++n) sum += total(x + (n * channels + c) * inner, inner, 0.0f);
+        mean[c] = sum / (double)(batch * inner);
+        for (int64_t n = 0; n < batch; ++n) square += total_of_squares(x + (n * channels + c) * inner, inner, (float)mean[c]);
+        squares[c] = square;
+    }
+}
+"""
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """What a batch norm is made of.
+
+    Attributes:
+        weight, bias: per channel.
+        running_mean, running_var: per channel; updated in training, used otherwise.
+        training: whether the statistics are the batch's.
+        momentum: of the running statistics.
+        eps: added to the variance.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+    training: bool
+    momentum: float
+    eps: float
+
+
+@functools.cache
+def _statistics() -> Callable[[bytes], None] | None:
+    library = native.load("batch_statistics", _STATISTICS, FLAGS)
+    if library is None:
+        return None
+    library.run.argtypes, library.run.restype = [ctypes.c_char_p], None
+    run: Callable[[bytes], None] = library.run
+    return run
+
+
+def batch_statistics(x: Tensor, norm: Normalisation) -> tuple[Tensor, Tensor]:
+    """Mean and inverse standard deviation of every channel of ``x`` ``[N, C, *]``; updates the running statistics.
+
+    They are those of ``torch.nn.functional.batch_norm``. Where channels lie apart in memory (contiguous images), torch
+    takes several times as long as reading them does; a kernel of our own does it in two passes.
+    """
+    inner = x[0, 0].numel() if x.ndim > 2 else 1
+    run = _statistics() if inner > 1 and x.is_contiguous() and x.dtype == torch.float32 else None
+    if run is None:
+        mean, var = torch.batch_norm_update_stats(x, norm.running_mean, norm.running_var, norm.momentum)
+        return mean, (1.0 / torch.sqrt(var.double() + norm.eps)).to(x.dtype)
+    batch, channels = x.shape[:2]
+    wide_mean, squares = torch.empty(2, channels, dtype=torch.float64).unbind(0)
+    threads = torch.get_num_threads() if x.numel() >= 32768 else 1
+    run(pack("7q", batch, channels, inner, threads, x.data_ptr(), wide_mean.data_ptr(), squares.data_ptr()))
+    count, momentum = batch * inner, norm.momentum
+    mean = wide_mean.float()
+    squares = squares.float()
+    new, old = torch.tensor(momentum), 1.0 - torch.tensor(momentum)  # the roundings are torch's
+    norm.running_mean.copy_(new * mean + old * norm.running_mean)
+    norm.running_var.copy_(new.double() * (squares / (count - 1)).double() + (old * norm.running_var).double())
+    return mean, (1.0 / torch.sqrt((squares / count).double() + norm.eps)).float()
+
+
+def batch_norm_step(
+    fused: FusedStep,
+    norm: Normalisation,
+    x_seq: Tensor,
+    states: Sequence[Tensor | None],
+    params: Sequence[Tensor],
+    want_v_seq: bool = False,
+) -> tuple[Tensor, list[Tensor], Tensor | None]:
+    """Run ``fused`` (made with ``affine=True``) over batch-normalised ``x_seq`` ``[T, N, C, *]``.
+
+    Time and batch share their statistics. Takes and returns what :meth:`FusedStep.__call__` does.
+    """
+    out = _Run.apply(fused, norm, want_v_seq, x_seq, norm.weight, norm.bias, *states, *params)  # type: ignore[no-untyped-call]
+    count = len(fused.states)
+    return out[0], list(out[1 : 1 + count]), out[1 + count] if want_v_seq else None
+
+
+class _Run(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        fused: FusedStep,
+        norm: Normalisation,
+        want_v_seq: bool,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        *tensors: Tensor | None,
+    ) -> tuple[Tensor, ...]:
+        if norm.training:
+            mean, invstd = batch_statistics(x.flatten(0, 1), norm)
+        else:
+            mean, invstd = norm.running_mean, torch.rsqrt(norm.running_var + norm.eps)
+        scale = invstd * weight
+        shift = (bias.double() - mean.double() * scale.double()).float()  # one rounding
+        shape = (-1,) + (1,) * (x.ndim - 3)
+        affine = (scale.view(shape), shift.view(shape))
+        count = len(fused.states)
+        states, params = tensors[:count], tensors[count:]
+        keep = any(ctx.needs_input_grad)
+        spikes, lasts, v_seq, kept = fused.forward_pass(x, states, params, want_v_seq, keep, affine)  # type: ignore[arg-type]
+        ctx.fused, ctx.norm, ctx.want_v_seq = fused, norm, want_v_seq
+        ctx.save_for_backward(x, weight, bias, kept, mean, invstd, *affine, *tensors)
+        ctx.set_materialize_grads(False)
+        return (spikes, *lasts) if v_seq is None else (spikes, *lasts, v_seq)
+
+    @staticmethod
+    def backward(ctx: Any, grad_spikes: Tensor | None, *grads: Tensor | None) -> tuple[Any, ...]:
+        fused, norm = ctx.fused, ctx.norm
+        x, weight, bias, kept, mean, invstd, scale, shift, *tensors = ctx.saved_tensors
+        count = len(fused.states)
+        if torch.is_grad_enabled():  # create_graph=True: a gradient that can be differentiated again
+            running = (None, None) if norm.training else (norm.running_mean, norm.running_var)
+            y = F.batch_norm(x.flatten(0, 1), *running, weight, bias, norm.training, 0.0, norm.eps).view_as(x)
+            states, params = tensors[:count], tensors[count:]
+            given = [x, weight, bias, *tensors]
+            needed = ctx.needs_input_grad[3:]
+            return None, None, None, *eager_gradients(fused, needed, y, states, params, grad_spikes, grads, given)
+        grad_y, grad_states, grad_params = fused.backward_pass(
+            x,
+            tensors[:count],
+            tensors[count:],
+            kept,
+            grad_spikes,
+            grads[:count],
+            grads[count] if ctx.want_v_seq else None,
+            (scale, shift),
+        )
+        needed = [bool(need) for need in ctx.needs_input_grad[3:6]]
+        running = (None, None) if norm.training else (norm.running_mean, norm.running_var)
+        flat = [tensor.flatten(0, 1) for tensor in (grad_y, x)]
+        grad_x, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
+            *flat, weight, *running, mean, invstd, norm.training, norm.eps, needed
+        )
+        grad_x = None if grad_x is None else grad_x.view_as(x)
+        return None, None, None, grad_x, grad_weight, grad_bias, *grad_states, *grad_params

@@ -1,0 +1,102 @@
+"""Layers that run as one."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from jellyfit import kernels
+from jellyfit.kernels import Normalisation
+from jellyfit.kernels.layout import is_dense_sequence
+from jellyfit.layers.stateless import BatchNorm2d
+from jellyfit.neurons.base import BaseNode
+
+__all__ = ["Sequential", "batch_norm_neuron"]
+
+
+class Sequential(nn.Sequential):
+    """``torch.nn.Sequential`` in which a batch norm followed by a neuron runs as one kernel where that is faster.
+
+    The numbers are those of the two layers, to the bit, and so are parameters and ``state_dict``. The pair runs as two
+    layers when one of them has hooks (a monitor looks at what stands between them), and wherever
+    :func:`batch_norm_neuron` does.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the layers one after another."""
+        modules = list(self)
+        i = 0
+        while i < len(modules):
+            layer, behind = modules[i], modules[i + 1] if i + 1 < len(modules) else None
+            if type(layer) is BatchNorm2d and isinstance(behind, BaseNode):
+                x = batch_norm_neuron(layer, behind, x)
+                i += 2
+            else:
+                x = layer(x)
+                i += 1
+        return x
+
+
+def batch_norm_neuron(norm: BatchNorm2d, node: BaseNode, x_seq: Tensor) -> Tensor:
+    """``node(norm(x_seq))``, as one kernel where it can be: float32 sequences on the CPU.
+
+    What is normalised is then neither written to memory nor kept for backward.
+
+    Args:
+        norm: batch norm in step mode ``"m"``.
+        node: neuron in step mode ``"m"``.
+        x_seq: ``[T, N, C, H, W]``.
+
+    Returns:
+        Spikes ``[T, N, C, H, W]``.
+    """
+    if _can_run_as_one(norm, node, x_seq):
+        plan = node.kernels.plan(x_seq, affine=True)
+        if plan is not None:
+            training = norm.training
+            if training:
+                norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
+            return node.kernels.run(
+                plan,
+                x_seq,
+                Normalisation(
+                    norm.weight,
+                    norm.bias,
+                    norm.running_mean,  # type: ignore[arg-type]
+                    norm.running_var,  # type: ignore[arg-type]
+                    training,
+                    norm.momentum,  # type: ignore[arg-type]
+                    norm.eps,
+                ),
+            )
+    return node(norm(x_seq))  # type: ignore[no-any-return]
+
+
+def _can_run_as_one(norm: BatchNorm2d, node: BaseNode, x: Tensor) -> bool:
+    return (
+        not torch.compiler.is_compiling()
+        and x.ndim == 5
+        and norm.step_mode == node.step_mode == "m"
+        and node.backend in ("auto", "cpu")
+        and x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and norm.affine
+        and norm.track_running_stats
+        and norm.momentum is not None
+        and norm.weight.dtype == torch.float32
+        and norm.num_features == x.shape[2]
+        and x.numel() > x.shape[2]
+        and kernels.applicable(x)
+        and is_dense_sequence(x)
+        and type(node).forward is BaseNode.forward
+        and type(node).multi_step_forward is BaseNode.multi_step_forward
+        and not (_is_watched(norm) or _is_watched(node))
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.is_anomaly_enabled()
+    )
+
+
+def _is_watched(module: nn.Module) -> bool:
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    )

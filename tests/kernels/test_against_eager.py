@@ -1,0 +1,105 @@
+"""Kernels on the host against eager PyTorch: spikes and states to the bit, gradients to 1e-6."""
+
+import copy
+import itertools
+
+import pytest
+import torch
+
+from jellyfit import neurons, surrogates
+from jellyfit.neurons import BaseNode
+
+SIZES = (1, 3, 17, 63, 65, 1000, 4097)
+STEPS = (1, 2, 5)
+LEAKY = ("LIFNode", "ParametricLIFNode")
+NEURONS = ("IFNode", "LIFNode", "ParametricLIFNode", "QIFNode", "EIFNode", "IzhikevichNode")
+SURROGATES = [
+    name for name in surrogates.__all__ if isinstance(getattr(surrogates, name), type) and name != "SurrogateFunction"
+]
+EXTRA = {"IzhikevichNode": {"a": 0.3, "b": 0.2}}
+
+
+@pytest.fixture(autouse=True)
+def nan_where_nothing_is_written():
+    """Fresh tensors hold NaN, so that an element which a kernel forgets shows."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def draw(steps, *shape, dtype=torch.float32, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return (1.2 * torch.randn(steps, *shape, generator=generator) + 0.5).to(dtype)
+
+
+def run(node: BaseNode, x, backend, carry=True):
+    """Everything that comes out of a node, forward and backward, over two calls of which the second goes on."""
+    node.backend = backend
+    node.reset()
+    node.zero_grad()
+    x = x.clone(memory_format=torch.preserve_format).requires_grad_()
+    spikes = node(x)
+    v_seq = node.v_seq
+    if carry:
+        spikes = spikes + node(x * 0.9)
+        v_seq = v_seq + node.v_seq
+    states = [getattr(node, name) for name in ("v", "w") if name in node._memories]
+    generator = torch.Generator().manual_seed(5)
+    outputs = [spikes, v_seq, *states]
+    weights = [torch.randn(o.shape, generator=generator).to(o.dtype) for o in outputs]
+    sum((output * weight).sum() for output, weight in zip(outputs, weights, strict=True)).backward()
+    return outputs, [x.grad, *(p.grad for p in node.parameters())]
+
+
+def assert_same(node, x, tolerance=1e-6, carry=True):
+    outputs, gradients = run(node, x, "cpu", carry)
+    expected_outputs, expected_gradients = run(node, x, "torch", carry)
+    for output, expected in zip(outputs, expected_outputs, strict=True):
+        assert output.dtype == expected.dtype and output.shape == expected.shape
+        assert torch.equal(output.nan_to_num(), expected.nan_to_num()), (node, list(x.shape))
+    for i, (gradient, expected) in enumerate(zip(gradients, expected_gradients, strict=True)):
+        assert gradient.dtype == expected.dtype and gradient.shape == expected.shape
+        usable = expected.isfinite()
+        assert torch.equal(gradient.isfinite(), usable)
+        if not usable.any():
+            continue
+        gradient, expected = gradient[usable].double(), expected[usable].double()
+        scale, error = expected.abs().max(), (gradient - expected).abs().max()
+        if i > 0:  # a parameter's gradient is a sum, whose terms may cancel: their size is the scale
+            elementwise = copy.deepcopy(node)
+            elementwise.w = torch.nn.Parameter(node.w.detach().expand(x.shape[1:]).clone())
+            scale = run(elementwise, x, "torch", carry)[1][i].abs().sum().double()
+        assert error <= tolerance * scale, f"{error / scale:.2g} of the largest, {node}, {list(x.shape)}"
+
+
+def make(name, surrogate, soft, detach, decay):
+    options = dict(EXTRA.get(name, {}))
+    if soft:
+        options["v_reset"] = None
+    if name in LEAKY:
+        options["decay_input"] = decay
+    return getattr(neurons, name)(
+        surrogate_function=surrogate, detach_reset=detach, step_mode="m", store_v_seq=True, **options
+    )
+
+
+@pytest.mark.parametrize("surrogate", SURROGATES)
+@pytest.mark.parametrize("name", NEURONS)
+def test_every_option_and_size_agrees_with_eager(name, surrogate):
+    for soft, detach, decay in itertools.product((False, True), (False, True), (True, False)):
+        if not decay and name not in LEAKY:
+            continue
+        node = make(name, getattr(surrogates, surrogate)(), soft, detach, decay)
+        for size, steps in itertools.product(SIZES, STEPS):
+            assert_same(node, draw(steps, size, 1) * (0.3 if name in ("EIFNode", "QIFNode") else 1.0), 2e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("name", NEURONS)
+def test_other_dtypes_agree_with_eager(name, dtype):
+    node = make(name, surrogates.ATan(), False, False, True)
+    if dtype == torch.float64:
+        node.double()
+    tolerance = {torch.float64: 1e-13, torch.bfloat16: 8e-3, torch.float16: 1e-3}[dtype]  # a rounding of the result
+    for size, steps in itertools.product(SIZES, STEPS):
+        assert_same(node, draw(steps, size, dtype=dtype) * 0.5, tolerance)
