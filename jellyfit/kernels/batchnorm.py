@@ -27,7 +27,7 @@ __all__ = ["Normalisation", "batch_norm_step", "batch_statistics"]
 _STATISTICS = r"""
 #include <stdint.h>
 
-// Sums in a fixed order, sixteen at a time: of x, and of the squared (in float, as torch does) deviations from a centre.
+// Sums in a fixed order, sixteen at a time: of deviations from a centre, and of their squares (in float, as in torch).
 #define SUM(NAME, TERM) \
     static double NAME(const float* x, int64_t n, float centre) { \
         double lane[16] = {0}; \
@@ -52,7 +52,9 @@ void run(const int64_t* a) {
         double sum = 0.0, square = 0.0;
         for (int64_t n = 0; n < batch; ++n) sum += total(x + (n * channels + c) * inner, inner, 0.0f);
         mean[c] = sum / (double)(batch * inner);
-        for (int64_t n = 0; n < batch; ++n) square += total_of_squares(x + (n * channels + c) * inner, inner, (float)mean[c]);
+        for (int64_t n = 0; n < batch; ++n) {
+            square += total_of_squares(x + (n * channels + c) * inner, inner, (float)mean[c]);
+        }
         squares[c] = square;
     }
 }
@@ -166,8 +168,8 @@ class _Run(torch.autograd.Function):
         x, weight, bias, kept, mean, invstd, scale, shift, *tensors = ctx.saved_tensors
         count = len(fused.states)
         if torch.is_grad_enabled():  # create_graph=True: a gradient that can be differentiated again
-            running = (None, None) if norm.training else (norm.running_mean, norm.running_var)
-            y = F.batch_norm(x.flatten(0, 1), *running, weight, bias, norm.training, 0.0, norm.eps).view_as(x)
+            mean, var = (None, None) if norm.training else (norm.running_mean, norm.running_var)
+            y = F.batch_norm(x.flatten(0, 1), mean, var, weight, bias, norm.training, 0.0, norm.eps).view_as(x)
             states, params = tensors[:count], tensors[count:]
             given = [x, weight, bias, *tensors]
             needed = ctx.needs_input_grad[3:]

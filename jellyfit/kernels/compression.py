@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 from jellyfit import native
 from jellyfit.errors import ConfigError
@@ -193,7 +194,7 @@ class SpikeCompression:
     def _restore(kept: Tensor | _Packed) -> Tensor:
         return _unpack(kept) if isinstance(kept, _Packed) else kept
 
-    def __enter__(self) -> SpikeCompression:
+    def __enter__(self) -> Self:
         hooks = torch.autograd.graph.saved_tensors_hooks(self._save, self._restore)
         hooks.__enter__()
         self._hooks.append(hooks)

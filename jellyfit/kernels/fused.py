@@ -125,7 +125,7 @@ class FusedStep:
 
     def _packed(self, params: Sequence[Tensor], x: Tensor) -> tuple[list[Param], dict[int, Tensor]]:
         """The parameters as the kernel takes them, and every tensor of the outer program by its slot."""
-        if not self.graph.params:
+        if not (self.graph.params or self.graph.before.calls):
             return [], {}
         slots = dict(enumerate(params))
         if self.graph.before.calls:
@@ -161,7 +161,7 @@ class FusedStep:
         grad_lasts: Sequence[Tensor | None],
         grad_v_seq: Tensor | None,
         affine: Sequence[Tensor] = (),
-    ) -> tuple[Tensor, list[Tensor | None], list[Tensor | None]]:
+    ) -> tuple[Tensor | None, list[Tensor | None], list[Tensor | None]]:
         """Gradients of the step's input, of the first states and of the parameters, outside autograd."""
         packed, slots = self._packed(params, x)
         packed += [self._layout(x).pack(tensor, self.real) for tensor in affine]
@@ -189,7 +189,11 @@ class FusedStep:
             for i, slot in enumerate(self.graph.grad_params):
                 if slot is not None:
                     grad_params[i] = slots[slot].sum_to_size(params[i].shape).to(params[i].dtype)
-        return grad_x, grad_states, grad_params
+        none = self.graph.grad_x is None  # nothing depends on the input
+        grad_states = [
+            None if value is None else grad for value, grad in zip(self.graph.grad_states, grad_states, strict=True)
+        ]
+        return None if none else grad_x, grad_states, grad_params
 
 
 class _Run(torch.autograd.Function):
@@ -276,7 +280,7 @@ def source(
     title: str,
     which: str,
 ) -> str:
-    """The generated source that :class:`FusedStep` would run on ``target`` ``"cpu"`` or ``"cuda"``, here or elsewhere."""
+    """The generated source that :class:`FusedStep` would run on ``target`` (``"cpu"`` or ``"cuda"``)."""
     real = torch.float64 if dtype == torch.float64 else torch.float32
     graph = trace_step(step, shape, real, states, params)
     arrays = [math.prod(graph.shapes[slot]) != 1 for _, slot in graph.params]

@@ -11,23 +11,22 @@ them: the very ones that eager PyTorch calls, so that spikes are equal to the bi
 from __future__ import annotations
 
 import ctypes
-import functools
 import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from struct import pack
 
 import torch
 from torch import Tensor
 
 from jellyfit import native
+from jellyfit.kernels import vector
 from jellyfit.kernels.emit import Names, Program, lines
 from jellyfit.kernels.errors import KernelUnavailableError
 from jellyfit.kernels.graph import Value
 from jellyfit.kernels.layout import Param
 from jellyfit.kernels.ops import OPS
 
-__all__ = ["BLOCK", "STRETCH", "HostTarget", "Writer", "load", "vector_functions"]
+__all__ = ["BLOCK", "STRETCH", "HostTarget", "Writer", "load"]
 
 STRETCH = 64
 """Time steps between two states that forward keeps for backward; a shorter sequence keeps none."""
@@ -211,23 +210,6 @@ static void scatter(double* sums, const real* g, int64_t first, int64_t n, int64
 """
 
 
-@functools.cache
-def vector_functions(real: torch.dtype) -> dict[str, int]:
-    """Addresses of libtorch's vector functions by name (``Exp``, ...); empty where it exports none."""
-    letter = {torch.float32: "s", torch.float64: "d"}[real]
-    try:
-        library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
-    except OSError:
-        return {}
-    found = {}
-    for op in OPS.values():
-        if op.vector:
-            function = getattr(library, f"vm{letter}{op.vector}", None)
-            if function is not None:
-                found[op.vector] = ctypes.cast(function, ctypes.c_void_p).value or 0
-    return found
-
-
 class Writer:
     """Writes the C text of one program.
 
@@ -261,7 +243,8 @@ class Writer:
         self.start = [self.names.literal(Value("const", number=number)) for number in start]
         self.arrays = [*arrays, *([True, True] if affine else [])]
         self.title = title
-        self.vectors = vector_functions(real)
+        self.vectors = vector.available(real)
+        self.dtype = real
         self.used: set[str] = set()  # vector functions
         self.sources: dict[int, str] = {}  # where a loop over elements finds a value
         self.states = [self.names(value) for value in self.graph.states]
@@ -279,7 +262,7 @@ class Writer:
 
     def is_vector(self, value: Value) -> bool:
         """Whether a vector function computes it."""
-        return value.op in OPS and OPS[value.op].vector in self.vectors
+        return value.op in self.vectors
 
     def loops(self, values: Sequence[Value], stores: Sequence[tuple[str, Value]], exact: bool, pad: str) -> list[str]:
         """Loops over a block's elements that compute ``values`` and then store some.
@@ -296,6 +279,7 @@ class Writer:
             stage[id(value)] = max(behind, default=0)
         count = 1 + max((stage[id(v)] + (exact and self.is_vector(v)) for v in values), default=0)
         sources, text = dict(self.sources), []
+        places: dict[int, str] = {}  # buffers by value
         for number in range(count):
             mine = [v for v in values if stage[id(v)] == number]
             calls = [v for v in mine if exact and self.is_vector(v)]
@@ -308,23 +292,24 @@ class Writer:
             loads = {id(v): v for v in wanted if id(v) in sources and id(v) not in here}
             body = [f"const {self.kind(v)} {self.names(v)} = {sources[key]};" for key, v in loads.items()]
             body += lines(inside, self.names)
-            buffers = [v for v in inside if id(v) in crossing] + [v.args[0] for v in calls]
-            for value in {id(v): v for v in buffers}.values():
-                name = self.names(value)
-                text.append(f"{pad}{self.kind(value)} {name}_buffer[BLOCK];")
-                body.append(f"{name}_buffer[e] = {name};")
-                if value not in loads.values():
-                    sources[id(value)] = f"{name}_buffer[e]"
+            arguments = [v.args[0] for v in calls]
+            buffers = [v for v in inside if id(v) in crossing] + arguments
+            for value in {id(v): v for v in buffers if id(v) not in places}.values():
+                place = places[id(value)] = f"buffer{len(places)}"
+                text.append(f"{pad}{self.kind(value)} {place}[BLOCK];")
+                body.append(f"{place}[e] = {self.names(value)};")
+                if id(value) not in loads and not value.is_const:
+                    sources[id(value)] = f"{place}[e]"
             if number == count - 1:
                 body += [f"{store.format(self.as_real(value))};" for store, value in stores]
             text += [f"{pad}#pragma omp simd", f"{pad}for (int64_t e = 0; e < n; ++e) {{"]
             text += [f"{pad}    {line}" for line in body] + [f"{pad}}}"]
             for value in calls:
-                function, name = OPS[value.op].vector, self.names(value)
-                self.used.add(function)
-                sources[id(value)] = f"{name}_buffer[e]"
-                text.append(f"{pad}real {name}_buffer[BLOCK];  // {value.op}, as eager PyTorch computes it")
-                text.append(f"{pad}vector_{function}((int)n, {self.names(value.args[0])}_buffer, {name}_buffer, MODE);")
+                self.used.add(value.op)
+                place = places[id(value)] = f"buffer{len(places)}"
+                sources[id(value)] = f"{place}[e]"
+                text.append(f"{pad}real {place}[BLOCK];  // {value.op}, as eager PyTorch computes it")
+                text.append(f"{pad}vector_{value.op}((int)n, {places[id(value.args[0])]}, {place});")
         return text
 
     def kind(self, value: Value) -> str:
@@ -340,15 +325,7 @@ class Writer:
 
     def file(self, arguments: Sequence[str], body: Sequence[str], helpers: str = "") -> str:
         """The whole file: preamble, helpers, and the function ``run`` that unpacks its arguments."""
-        vectors = ""
-        for name in sorted(self.used):
-            vectors += f"static void (*vector_{name})(int, const real*, real*, int64_t);\n"
-        if vectors:
-            vectors += "enum { MODE = 0x140102 };  // high accuracy, denormals kept, no error reports\n"
-            vectors += "void set_vector_functions(const int64_t* address) {\n"
-            for i, name in enumerate(sorted(self.used)):
-                vectors += f"    vector_{name} = (void (*)(int, const real*, real*, int64_t))(intptr_t)address[{i}];\n"
-            vectors += "}\n"
+        vectors = vector.declarations(self.used, self.dtype)
         math = _FLOAT if self.real == "float" else _DOUBLE
         parts = [
             f"// {self.title}. Generated by jellyfit.",
@@ -558,12 +535,7 @@ def load(name: str, source: str, real: torch.dtype) -> Callable[[bytes], None] |
     library = native.load(name, source, FLAGS)
     if library is None:
         return None
-    names = re.findall(r"^static void \(\*vector_(\w+)\)", source, re.MULTILINE)
-    if names:
-        found = vector_functions(real)
-        addresses = (ctypes.c_int64 * len(names))(*(found[name] for name in names))
-        library.set_vector_functions.restype = None
-        library.set_vector_functions(addresses)
+    vector.bind(library, source, real)
     run = library.run
     run.argtypes, run.restype = [ctypes.c_char_p], None
     return run
@@ -618,7 +590,7 @@ class HostTarget:
         self._constants[which] = (ctypes.c_double * len(numbers))(*numbers)
         run = load(f"{self._name}-{which}", text, self.real)
         if run is None:
-            raise KernelUnavailableError(native.status().reason)
+            raise KernelUnavailableError(native.status().reason or "the generated C code does not compile")
         return run
 
     def prepare(self) -> None:

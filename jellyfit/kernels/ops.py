@@ -20,18 +20,16 @@ class Op:
         code: C expression with ``{0}``, ``{1}``, ... for its arguments.
         cost: of computing it once more, in additions.
         boolean: whether the result is a truth value.
-        vector: name of the vector function that computes it on the host as eager PyTorch does, if there is one.
     """
 
     code: str
     cost: float = 1.0
     boolean: bool = False
-    vector: str = ""
 
 
-def _function(name: str, cost: float = 20.0, vector: str = "", arity: int = 1) -> Op:
+def _function(name: str, cost: float = 20.0, arity: int = 1) -> Op:
     arguments = ", ".join(f"{{{i}}}" for i in range(arity))
-    return Op(f"{name}({arguments})", cost, vector=vector)
+    return Op(f"{name}({arguments})", cost)
 
 
 def _compare(sign: str) -> Op:
@@ -62,19 +60,19 @@ OPS: dict[str, Op] = {
     "where": Op("({0} ? {1} : {2})", 1),
     "copysign": _function("COPYSIGN", 2, arity=2),
     # transcendental
-    "exp": _function("EXP", vector="Exp"),
+    "exp": _function("EXP"),
     "expm1": _function("EXPM1", 30),
-    "log": _function("LOG", vector="Ln"),
+    "log": _function("LOG"),
     "log1p": _function("LOG1P", 30),
-    "sin": _function("SIN", vector="Sin"),
-    "cos": _function("COS", vector="Cos"),
-    "tan": _function("TAN", vector="Tan"),
-    "atan": _function("ATAN", vector="Atan"),
+    "sin": _function("SIN"),
+    "cos": _function("COS"),
+    "tan": _function("TAN"),
+    "atan": _function("ATAN"),
     "atan2": _function("ATAN2", 30, arity=2),
     "sinh": _function("SINH", 30),
     "cosh": _function("COSH", 30),
-    "tanh": _function("TANH", 25, vector="Tanh"),
-    "erf": _function("ERF", 25, vector="Erf"),
+    "tanh": _function("TANH", 25),
+    "erf": _function("ERF", 25),
     "sigmoid": _function("SIGMOID", 25),
     "pow": _function("POW", 40, arity=2),
     # comparisons and logic

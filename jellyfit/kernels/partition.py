@@ -15,7 +15,7 @@ from jellyfit.kernels.ops import OPS
 
 __all__ = ["values_to_keep"]
 
-_KEEP = 3.0  # cost of storing and loading one value, in additions
+_KEEP = 5.0  # cost of storing and loading one value, in additions
 _LOAD = 1.5  # of loading the input once more
 
 

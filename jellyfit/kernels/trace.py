@@ -13,6 +13,7 @@ broadcast: the kernel sums there, and over time.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -85,7 +86,7 @@ class StepGraph:
         grad_spike, grad_new_states: the gradients that come in; ``None`` where no gradient can come.
         grad_x, grad_states: the gradients that go out; ``None`` where there is none.
         reductions: gradients that leave the kernel summed.
-        before, after: outer programs of the forward and of the backward pass.
+        before, after: outer programs: what the kernels take, and what is made of their sums.
         grad_params: slot of each parameter's gradient, ``None`` where there is none.
         shapes: of the outer tensors, by slot.
     """
@@ -125,7 +126,8 @@ class _Recorder(TorchDispatchMode):
         self.values: dict[int, Value | _Outer] = {}  # by storage: aliases of a tensor are the same value
         self.alive: list[Tensor] = []  # so that no storage is used again
         self.inputs: set[int] = set()
-        self.program = OuterProgram()
+        self.before, self.after = OuterProgram(), OuterProgram()
+        self.summed: set[int] = set()  # slots that depend on what the kernel sums
         self.params: dict[int, Value] = {}  # inner inputs by slot
         self.shapes: dict[int, tuple[int, ...]] = {}
         self.reductions: list[Reduction] = []
@@ -167,6 +169,8 @@ class _Recorder(TorchDispatchMode):
         """The value inside the kernel: what the outside computes comes in as an input."""
         if isinstance(value, Value):
             return value
+        if value.slot in self.summed:
+            raise NotPointwiseError("a gradient of a parameter flows back into the neurons")
         if value.slot not in self.params:
             self.params[value.slot] = Value("input", name=f"p{len(self.params)}")
         return self.params[value.slot]
@@ -179,12 +183,23 @@ class _Recorder(TorchDispatchMode):
         tensors = [arg for arg in args if isinstance(arg, Tensor)]
         known = {id(tensor): self.value_of(tensor, name) for tensor in tensors}
         if name.endswith("_") and not name.endswith("__"):
-            return self._in_place(name, args, kwargs, known)
+            return self._in_place(func, name, args, kwargs, known)
         if name in _VIEWS:
             return self._view(func, name, args, kwargs, known)
-        if tensors and all(isinstance(value, _Outer) for value in known.values()):
+        if self._is_outside(tensors, known):
             return self._outside(func, name, args, kwargs, known)
         return self._inside(func, name, args, kwargs, known)
+
+    def _is_outside(self, tensors: list[Tensor], known: dict[int, Value | _Outer]) -> bool:
+        """Whether parameters alone are at work, perhaps with constants no larger than they."""
+        outer = [tensor for tensor in tensors if isinstance(known[id(tensor)], _Outer)]
+        if not outer:
+            return False
+        size = math.prod(torch.broadcast_shapes(*(tensor.shape for tensor in outer)))  # type: ignore[no-untyped-call]
+        return all(
+            isinstance(value, _Outer) or (value.is_const and tensor.numel() <= size)
+            for tensor, value in ((tensor, known[id(tensor)]) for tensor in tensors)
+        )
 
     def _view(self, func: Any, name: str, args: Any, kwargs: Any, known: dict[int, Value | _Outer]) -> Tensor:
         value = known[id(args[0])]
@@ -207,10 +222,14 @@ class _Recorder(TorchDispatchMode):
             if _storage(out) in self.values:  # a view: of its own from here on
                 out = torch.empty(out.shape, dtype=out.dtype, device="meta")
         result = self.outer(out.shape)
-        replayed = tuple(known.get(id(arg), arg) if isinstance(arg, Tensor) else arg for arg in args)
-        if any(isinstance(arg, Tensor) for arg in _flat(replayed)):
+        replayed = tuple(_replayed(arg, known) for arg in args)
+        if any(isinstance(arg, Tensor) and arg.is_meta for arg in _flat(replayed)):
             raise NotPointwiseError(f"aten.{name} takes a list of parameters")
-        self.program.calls.append((func, replayed, kwargs, result.slot))
+        if any(isinstance(arg, _Outer) and arg.slot in self.summed for arg in replayed):
+            self.summed.add(result.slot)
+            self.after.calls.append((func, replayed, kwargs, result.slot))
+        else:
+            self.before.calls.append((func, replayed, kwargs, result.slot))
         return self.bind(out, result)
 
     def _inside(self, func: Any, name: str, args: Any, kwargs: Any, known: dict[int, Value | _Outer]) -> Tensor:
@@ -273,14 +292,22 @@ class _Recorder(TorchDispatchMode):
         keep = bool(args[2]) if len(args) > 2 else bool(kwargs.get("keepdim", False))
         shape = [1 if axis in axes else size for axis, size in enumerate(source.shape)]
         result = self.outer(shape if keep else [size for axis, size in enumerate(source.shape) if axis not in axes])
+        self.summed.add(result.slot)
         self.reductions.append(Reduction(self.inner(known[id(source)]), result.slot, tuple(shape), result.shape))
         return self.bind(torch.empty(result.shape, dtype=source.dtype, device="meta"), result)
 
-    def _in_place(self, name: str, args: Any, kwargs: Any, known: dict[int, Value | _Outer]) -> Tensor:
+    def _in_place(self, func: Any, name: str, args: Any, kwargs: Any, known: dict[int, Value | _Outer]) -> Tensor:
         target: Tensor = args[0]
         value = known[id(target)]
-        if isinstance(value, _Outer) or _storage(target) in self.inputs:
+        if _storage(target) in self.inputs:
             raise NotPointwiseError(f"aten.{name} writes in place into the input, a state or a parameter")
+        if isinstance(value, _Outer):
+            if not all(isinstance(other, _Outer) for other in known.values()) or name in ("copy_", "fill_", "zero_"):
+                raise NotPointwiseError(f"aten.{name} writes in place into what parameters alone make")
+            plain = getattr(getattr(torch.ops.aten, name[:-1]), func._overloadname)
+            result = self._outside(plain, name[:-1], args, kwargs, known)
+            self.values[_storage(target)] = self.values[_storage(result)]
+            return target
         if name in ("copy_", "fill_", "zero_"):
             source = args[1] if len(args) > 1 else 0.0
             new = self.inner(known[id(source)]) if isinstance(source, Tensor) else source
@@ -302,6 +329,17 @@ def _on_meta(name: str) -> dict[str, str]:
 
 def _storage(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
+
+
+def _replayed(arg: Any, known: dict[int, Value | _Outer]) -> Any:
+    """An argument of an outer call: a slot, a constant as a tensor, or what it was."""
+    value = known.get(id(arg)) if isinstance(arg, Tensor) else None
+    if value is None:
+        return arg
+    if isinstance(value, _Outer):
+        return value
+    constant = torch.empty((), dtype=arg.dtype)
+    return constant.fill_(value.number)
 
 
 def _shape(operand: Any) -> tuple[int, ...]:
@@ -336,7 +374,8 @@ def trace_step(
     recorder = _Recorder(real)
     x_value = Value("input", name="x")
     state_values = [Value("input", name=name) for name in states]
-    with torch.enable_grad():
+    nobodys_hooks = torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor)
+    with torch.enable_grad(), nobodys_hooks:
         x = recorder.input(shape, real, x_value).requires_grad_()
         state_tensors = [recorder.input(shape, real, value).requires_grad_() for value in state_values]
         param_tensors = []
@@ -361,7 +400,6 @@ def trace_step(
         for name, value in zip(["s", *(f"{name}_next" for name in states)], values, strict=True):
             if value.op in OPS and not value.name:
                 value.name = name
-        before, recorder.program = recorder.program, OuterProgram()
         recorder.backward = True
         say("backward")
         grads: list[Value | None] = []
@@ -393,8 +431,8 @@ def trace_step(
         grad_x=inner[0],
         grad_states=inner[1:],
         reductions=recorder.reductions,
-        before=before,
-        after=recorder.program,
+        before=recorder.before,
+        after=recorder.after,
         grad_params=grad_params,
         shapes=recorder.shapes,
     )

@@ -62,6 +62,7 @@ class NodeKernels:
         self._plans: dict[tuple[Any, ...], FusedStep | str] = {}
         self._settings: list[tuple[dict[str, Any], int, Callable[[Any], Any], tuple[Any, ...]]] = []
         self._tables: list[tuple[dict[str, Any], int]] = []  # of parameters and buffers, with their sizes
+        self._children: list[tuple[dict[str, Any], tuple[Any, ...]]] = []
         self._params: list[tuple[dict[str, Any], str]] = []
         self._to_say = ""
         self._changes = 0
@@ -119,6 +120,9 @@ class NodeKernels:
         for table, count in self._tables:
             if len(table) != count:
                 return False
+        for table, children in self._children:
+            if len(table) != len(children) or not all(map(operator.is_, table.values(), children)):
+                return False
         for attributes, count, get, values in self._settings:
             if len(attributes) != count:
                 return False
@@ -134,6 +138,7 @@ class NodeKernels:
         self._plans.clear()
         self._settings.clear()
         self._tables.clear()
+        self._children.clear()
         self._params.clear()
         for module in self.node.modules():
             changing = _CHANGING | set(getattr(module, "_memories", ()))
@@ -143,6 +148,8 @@ class NodeKernels:
             get = operator.itemgetter(*names)
             self._settings.append((module.__dict__, len(module.__dict__), get, get(module.__dict__)))
             self._params += _tensors_of(module)
+            if module._modules:
+                self._children.append((module._modules, tuple(module._modules.values())))
             self._tables += [(table, len(table)) for table in (module._parameters, module._buffers)]
 
     # ---------------------------------------------------------------- making one

@@ -1,0 +1,199 @@
+"""Batch norm and neuron as one kernel: the numbers of the two layers, to the bit."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from jellyfit import kernels, layers, surrogates
+from jellyfit.kernels.batchnorm import Normalisation, batch_statistics
+from jellyfit.neurons import LIFNode, ParametricLIFNode
+
+
+def draw(*shape, seed=0, channels_last=False):
+    x = 2.0 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) + 0.7
+    if channels_last:
+        x = x.flatten(0, 1).to(memory_format=torch.channels_last).unflatten(0, shape[:2])
+    return x
+
+
+def network(kind=LIFNode, channels=5, **options):
+    norm = layers.BatchNorm2d(channels, step_mode="m")
+    generator = torch.Generator().manual_seed(9)
+    norm.weight.data = 0.5 + torch.rand(channels, generator=generator)
+    norm.bias.data = torch.randn(channels, generator=generator)
+    return layers.Sequential(norm, kind(step_mode="m", surrogate_function=surrogates.ATan(), **options))
+
+
+def watched(net):
+    """A copy that runs as two layers, because someone looks at the output of the first."""
+    twin = copy.deepcopy(net)
+    twin[0].register_forward_hook(lambda *args: None)
+    return twin
+
+
+def run(net, x, upstream):
+    x = x.clone(memory_format=torch.preserve_format).requires_grad_()
+    spikes = net(x)
+    spikes.backward(upstream)
+    gradients = [x.grad, *(p.grad for p in net.parameters())]
+    return spikes, net[1].v, gradients, [buffer.clone() for buffer in net.buffers()]
+
+
+def assert_same_bits(ours, expected):
+    for one, other in zip(ours, expected, strict=True):
+        if isinstance(one, list):
+            assert_same_bits(one, other)
+        else:
+            assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("shape", [(4, 2, 5, 7, 3), (3, 2, 5, 1, 1), (70, 1, 5, 4, 4), (2, 8, 5, 16, 16)], ids=str)
+@pytest.mark.parametrize("kind", [LIFNode, ParametricLIFNode])
+def test_numbers_are_those_of_the_two_layers(kind, shape, channels_last):
+    channels_last = channels_last and shape[-1] > 1  # one pixel is both formats, and torch takes either way of summing
+    one = network(kind)
+    two, eager = watched(one), copy.deepcopy(one)
+    eager[1].backend = "torch"
+    for round_ in range(2):  # the second with moved running statistics
+        x = draw(*shape, seed=round_, channels_last=channels_last)
+        upstream = draw(*shape, seed=7, channels_last=channels_last)
+        results = []
+        for net in (one, two, eager):
+            net[1].reset()
+            net.zero_grad()
+            results.append(run(net, x, upstream))
+        assert 0.0 < results[0][0].mean() < 1.0
+        assert_same_bits(results[0], results[1])
+        assert torch.equal(results[0][0], results[2][0])
+        assert_same_bits(results[0][3], results[2][3])
+
+
+def test_evaluation_uses_the_running_statistics():
+    one = network()
+    two = watched(one)
+    for net in (one, two):
+        net(draw(4, 2, 5, 6, 6))
+        net[1].reset()
+        net.eval()
+    x, upstream = draw(4, 2, 5, 6, 6, seed=3), draw(4, 2, 5, 6, 6, seed=4)
+    assert_same_bits(run(one, x, upstream), run(two, x, upstream))
+    with torch.no_grad():
+        one[1].reset()
+        two[1].reset()
+        assert torch.equal(one(x), two(x))
+
+
+def test_what_is_normalised_is_not_kept():
+    def kept(net):
+        pointers = {}
+        x = draw(4, 2, 5, 16, 16).requires_grad_()
+        hooks = torch.autograd.graph.saved_tensors_hooks(
+            lambda t: pointers.setdefault(t.data_ptr(), t.numel()) and t, lambda t: t
+        )
+        with hooks:
+            net(x)
+        return sum(pointers.values()), x.numel()
+
+    net = network()
+    one, size = kept(net)
+    two, _ = kept(watched(net))
+    assert one <= size * 1.1 < 1.9 * size <= two
+
+
+def test_state_dict_and_parameters_are_those_of_torchs_sequential():
+    net = network()
+    plain = nn.Sequential(nn.BatchNorm2d(5), nn.Identity())
+    assert list(net.state_dict()) == list(plain.state_dict())
+    net.load_state_dict(plain.state_dict())
+
+
+def test_gradient_of_the_gradient_is_that_of_the_two_layers():
+    one = network(ParametricLIFNode)
+    results = []
+    for net in (one, watched(one)):
+        x = draw(3, 2, 5, 4, 4).requires_grad_()
+        (grad,) = torch.autograd.grad(net(x).sum(), x, create_graph=True)
+        grad.square().sum().backward()
+        results.append([x.grad, *(p.grad for p in net.parameters())])
+    for ours, expected in zip(*results, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda net: setattr(net[0], "momentum", None),
+        lambda net: net.double(),
+        lambda net: setattr(net[1], "backend", "torch"),
+        lambda net: net[1].register_forward_hook(lambda *args: None),
+        lambda net: net.__setitem__(0, layers.BatchNorm2d(5, affine=False, step_mode="m")),
+        lambda net: net.__setitem__(0, layers.BatchNorm2d(5, track_running_stats=False, step_mode="m")),
+        lambda net: net.__setitem__(0, nn.Identity()),
+    ],
+)
+def test_pairs_that_cannot_run_as_one_run_as_two(change, monkeypatch):
+    net = network()
+    change(net)
+    x = draw(3, 2, 5, 4, 4)
+    if any(p.dtype == torch.float64 for p in net.parameters()):
+        x = x.double()
+    monkeypatch.setattr("jellyfit.neurons.fused.batch_norm_step", lambda *args: pytest.fail("ran as one"))
+    twin = copy.deepcopy(net)
+    expected = twin[1](twin[0](x))
+    assert torch.equal(net(x), expected)
+
+
+def test_single_value_a_channel_is_torchs_own_error():
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        network()(draw(1, 1, 5, 1, 1))
+
+
+@pytest.mark.parametrize(
+    "shape", [(8, 16, 17, 17), (2, 5, 3, 1), (4, 3, 5, 5), (16, 128, 8, 8), (3, 7, 31, 2)], ids=str
+)
+@pytest.mark.parametrize("momentum", [0.1, 0.037])
+def test_statistics_are_torchs_to_the_bit(shape, momentum):
+    x = draw(*shape)
+    channels = shape[1]
+    running = [torch.randn(channels, generator=torch.Generator().manual_seed(1)), torch.rand(channels) + 0.5]
+    theirs = [tensor.clone() for tensor in running]
+    _, mean, invstd = torch.native_batch_norm(x, None, None, *theirs, True, momentum, 1e-5)
+    norm = Normalisation(torch.ones(channels), torch.zeros(channels), *running, True, momentum, 1e-5)
+    ours = batch_statistics(x, norm)
+    assert_same_bits([*ours, *running], [mean, invstd, *theirs])
+
+
+def test_step_mode_s_of_the_pair_runs_as_two_layers():
+    net = network()
+    for module in net:
+        module.step_mode = "s"
+    assert net(draw(4, 5, 6, 6)).shape == (4, 5, 6, 6)
+
+
+def test_spike_compression_gives_the_same_gradients_from_less_memory():
+    conv = nn.Conv2d(5, 4, 3, bias=False)
+    net = network()
+    x = draw(4, 2, 5, 16, 16)
+    found = []
+    for storage in (None, "bits", "uint8"):
+        conv.zero_grad()
+        net.zero_grad()
+        net[1].reset()
+        net[0].running_mean.zero_()
+        net[0].running_var.fill_(1.0)
+        leaf = x.clone().requires_grad_()
+        if storage is None:
+            y = conv(net(leaf).flatten(0, 1))
+        else:
+            with kernels.SpikeCompression(storage) as compression:
+                y = conv(net(leaf).flatten(0, 1))
+            ratio = 32 if storage == "bits" else 4
+            assert compression.dense_bytes == x.numel() * 4
+            assert compression.packed_bytes == -(-x.numel() * 4 // ratio)
+        y.square().sum().backward()
+        found.append((leaf.grad, conv.weight.grad.clone(), net[0].weight.grad.clone()))
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
