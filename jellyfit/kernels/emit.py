@@ -84,8 +84,8 @@ class Names:
 
     Args:
         real: C type of the arithmetic.
-        lift: write constants as ``number0``, ``number1``, ... instead of their values, and collect these in :attr:`lifted`: one
-            source then serves steps that differ in their numbers alone.
+        lift: write constants as ``number0``, ``number1``, ... instead of their values, and collect these in
+            :attr:`lifted`: one source then serves steps that differ in their numbers alone.
     """
 
     def __init__(self, real: str, lift: bool = False) -> None:

@@ -1,8 +1,9 @@
 """The vector functions inside libtorch: the very ones that eager PyTorch computes exp, tanh, ... with.
 
-Another implementation of the same function differs in the last bit here and there, and a spike with it. libtorch exports
-two families: those of Intel's VML, which take whole arrays, and those of SLEEF, which take one vector register. Where
-neither is exported (another build of torch, another processor) kernels use the C library's functions.
+Another implementation of the same function differs in the last bit here and there, and a spike with it. libtorch
+exports two families: those of Intel's VML, which take whole arrays, and those of SLEEF, which take one vector register
+(for what is left over at the end of a tensor, eager PyTorch calls the C library instead: there a last bit may differ).
+Where neither is exported (another build of torch, another processor) kernels use the C library's functions.
 """
 
 from __future__ import annotations
