@@ -1,0 +1,517 @@
+"""C text of a step's kernels for the host.
+
+Elements stand in blocks that fit the cache of a core; time runs inside a block, and the innermost loop runs over its
+elements, as vectors. Backward runs the block's forward again from the nearest state kept (every :data:`STRETCH` steps)
+and goes back over it, so that nothing of the input's size is kept but the input itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import torch
+
+from jellyfit.kernels import vector
+from jellyfit.kernels.emit import Names, Program, lines
+from jellyfit.kernels.graph import Value
+from jellyfit.kernels.ops import OPS
+
+__all__ = ["BLOCK", "STRETCH", "Writer"]
+
+STRETCH = 64
+"""Time steps between two states that forward keeps for backward; a shorter sequence keeps none."""
+
+BLOCK = 4096
+"""Largest number of elements in a block."""
+
+_IO = {torch.float32: "float", torch.float64: "double", torch.bfloat16: "bf16", torch.float16: "half"}
+
+_PREAMBLE = """\
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {{ BLOCK = {block} }};
+typedef {real} real;
+{math}
+{io}
+"""
+
+_FLOAT = """\
+#define R(x) x##f
+#define FMA __builtin_fmaf
+#define SQRT sqrtf
+#define ABS fabsf
+#define FLOOR floorf
+#define CEIL ceilf
+#define RINT rintf
+#define TRUNC truncf
+#define COPYSIGN copysignf
+#define EXP fast_exp
+#define EXPM1 expm1f
+#define LOG logf
+#define LOG1P log1pf
+#define SIN sinf
+#define COS cosf
+#define TAN tanf
+#define ATAN atanf
+#define ATAN2 atan2f
+#define SINH sinhf
+#define COSH coshf
+#define TANH tanhf
+#define ERF erff
+#define POW powf
+#define SIGMOID(x) (1.0f / (1.0f + fast_exp(-(x))))
+#ifdef __FMA__
+#define MAD __builtin_fmaf
+#else
+#define MAD(a, b, c) ((a) * (b) + (c))
+#endif
+
+// exp(x) = 2^k exp(r), |r| <= ln(2)/2, within 1 unit in the last place; without branches, so that it is vectorised
+static inline float fast_exp(float x) {
+    x = x < -104.0f ? -104.0f : x;
+    x = x > 89.0f ? 89.0f : x;
+    const float k = rintf(x * 1.44269504f);
+    const float r = MAD(k, 1.42860677e-6f * -1.0f, MAD(k, -0.693145752f, x));
+    float p = 1.98412698e-4f;
+    p = MAD(p, r, 1.38888889e-3f);
+    p = MAD(p, r, 8.33333333e-3f);
+    p = MAD(p, r, 4.16666667e-2f);
+    p = MAD(p, r, 1.66666667e-1f);
+    p = MAD(p, r, 0.5f);
+    p = MAD(p * r, r, r) + 1.0f;
+    const int32_t whole = (int32_t)k, half = whole >> 1;
+    union { int32_t i; float f; } low = { .i = (half + 127) << 23 }, high = { .i = (whole - half + 127) << 23 };
+    return p * low.f * high.f;
+}
+"""
+
+_DOUBLE = """\
+#define R(x) x
+#define FMA __builtin_fma
+#define SQRT sqrt
+#define ABS fabs
+#define FLOOR floor
+#define CEIL ceil
+#define RINT rint
+#define TRUNC trunc
+#define COPYSIGN copysign
+#define EXP exp
+#define EXPM1 expm1
+#define LOG log
+#define LOG1P log1p
+#define SIN sin
+#define COS cos
+#define TAN tan
+#define ATAN atan
+#define ATAN2 atan2
+#define SINH sinh
+#define COSH cosh
+#define TANH tanh
+#define ERF erf
+#define POW pow
+#define SIGMOID(x) (1.0 / (1.0 + exp(-(x))))
+"""
+
+_IO_CODE = {
+    "float": "typedef float io;\n#define LOAD(x) (x)\n#define STORE(x) (x)",
+    "double": "typedef double io;\n#define LOAD(x) (x)\n#define STORE(x) (x)",
+    "half": "typedef _Float16 io;\n#define LOAD(x) ((float)(x))\n#define STORE(x) ((_Float16)(x))",
+    "bf16": """\
+typedef uint16_t io;
+static inline float LOAD(uint16_t x) {
+    union { uint32_t i; float f; } u = { .i = (uint32_t)x << 16 };
+    return u.f;
+}
+static inline uint16_t STORE(float x) {  // round to nearest, half to even
+    union { float f; uint32_t i; } u = { .f = x };
+    const uint32_t rounded = (u.i + 0x7fffu + ((u.i >> 16) & 1u)) >> 16;
+    return (uint16_t)(x != x ? 0x7fc0u : rounded);
+}""",
+}
+
+_ADVISE = """\
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+// Ask for large pages for a large result: fresh memory costs more to map in small ones than to write.
+static void large_pages(void* p, int64_t bytes) {
+#ifdef MADV_HUGEPAGE
+    const uintptr_t page = (uintptr_t)1 << 21, begin = ((uintptr_t)p + page - 1) & ~(page - 1);
+    const uintptr_t end = ((uintptr_t)p + (uintptr_t)bytes) & ~(page - 1);
+    if (p && bytes >= 4 << 21 && end > begin) madvise((void*)begin, end - begin, MADV_HUGEPAGE);
+#else
+    (void)p, (void)bytes;
+#endif
+}
+"""
+
+_FILL = """\
+// Parameter p, which repeats every period * inner elements, for elements first ... first + n.
+static void fill(real* out, const real* p, int64_t first, int64_t n, int64_t period, int64_t inner) {
+    int64_t c = first / inner % period, offset = first % inner;
+    for (int64_t e = 0; e < n;) {
+        const int64_t left = inner == 1 ? period - c : inner - offset, run = n - e < left ? n - e : left;
+        if (inner == 1) {
+            memcpy(out + e, p + c, run * sizeof(real));
+            c = 0;
+        } else {
+            for (int64_t i = e; i < e + run; ++i) out[i] = p[c];
+            offset = 0;
+            c = c + 1 == period ? 0 : c + 1;
+        }
+        e += run;
+    }
+}
+"""
+
+_SCATTER = """\
+static double total(const real* g, int64_t n) {  // in a fixed order, eight sums at a time
+    double lane[8] = {0};
+    int64_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        for (int64_t j = 0; j < 8; ++j) lane[j] += g[i + j];
+    for (; i < n; ++i) lane[0] += g[i];
+    return ((lane[0] + lane[4]) + (lane[1] + lane[5])) + ((lane[2] + lane[6]) + (lane[3] + lane[7]));
+}
+
+// Add gradients g of elements first ... first + n to the sums of the parameter's elements.
+static void scatter(double* sums, const real* g, int64_t first, int64_t n, int64_t period, int64_t inner) {
+    int64_t c = first / inner % period, offset = first % inner;
+    for (int64_t e = 0; e < n;) {
+        const int64_t left = inner == 1 ? period - c : inner - offset, run = n - e < left ? n - e : left;
+        if (inner == 1) {
+            for (int64_t i = 0; i < run; ++i) sums[c + i] += g[e + i];
+            c = 0;
+        } else {
+            sums[c] += total(g + e, run);
+            offset = 0;
+            c = c + 1 == period ? 0 : c + 1;
+        }
+        e += run;
+    }
+}
+"""
+
+
+class Writer:
+    """Writes the C text of one program.
+
+    Args:
+        program: the step.
+        real: dtype of the arithmetic.
+        io: dtype of the input, the spikes and their gradients.
+        start: what each state starts with where no tensor is given.
+        arrays: for each of the graph's parameters, whether it has more than one element.
+        title: what the generated file is about.
+        affine: the step's input is ``scale * x + shift``, with one rounding, per element of two further parameters.
+        lift: pass constants as arguments instead of writing them into the source.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        real: torch.dtype,
+        io: torch.dtype,
+        start: Sequence[float],
+        arrays: Sequence[bool],
+        title: str,
+        affine: bool = False,
+        lift: bool = False,
+    ) -> None:
+        self.program = program
+        self.graph = program.graph
+        self.real = "double" if real == torch.float64 else "float"
+        self.names = Names(self.real, lift)
+        self.io = _IO[io]
+        self.start = [self.names.literal(Value("const", number=number)) for number in start]
+        self.arrays = [*arrays, *([True, True] if affine else [])]
+        self.title = title
+        self.vectors = vector.available(real)
+        self.dtype = real
+        self.used: set[str] = set()  # vector functions
+        self.sources: dict[int, str] = {}  # where a loop over elements finds a value
+        self.states = [self.names(value) for value in self.graph.states]
+        self.params = [self.names(value) for value, _ in self.graph.params]
+        load = f"LOAD({self.names(self.graph.x)}_t[e])"
+        self.sources[id(self.graph.x)] = f"FMA({load}, scale_[e], shift_[e])" if affine else load
+        self.params += ["scale", "shift"] if affine else []
+        for value in self.graph.states:
+            self.sources[id(value)] = f"{self.names(value)}_[e]"
+        for (value, _), array in zip(self.graph.params, arrays, strict=True):
+            if array:
+                self.sources[id(value)] = f"{self.names(value)}_[e]"
+
+    # ---------------------------------------------------------------- loops over elements
+
+    def is_vector(self, value: Value) -> bool:
+        """Whether a vector function computes it."""
+        return value.op in self.vectors
+
+    def loops(self, values: Sequence[Value], stores: Sequence[tuple[str, Value]], exact: bool, pad: str) -> list[str]:
+        """Loops over a block's elements that compute ``values`` and then store some.
+
+        Args:
+            values: in order of computation.
+            stores: what to store, each as C text with ``{}`` for the value, and the value.
+            exact: use vector functions; they stand between loops and work on buffers.
+            pad: indentation.
+        """
+        stage: dict[int, int] = {}
+        for value in values:
+            behind = (stage.get(id(arg), 0) + (exact and self.is_vector(arg)) for arg in value.args)
+            stage[id(value)] = max(behind, default=0)
+        count = 1 + max((stage[id(v)] + (exact and self.is_vector(v)) for v in values), default=0)
+        sources, text = dict(self.sources), []
+        places: dict[int, str] = {}  # buffers by value
+        for number in range(count):
+            mine = [v for v in values if stage[id(v)] == number]
+            calls = [v for v in mine if exact and self.is_vector(v)]
+            inside = [v for v in mine if v not in calls]
+            here = {id(v) for v in inside}
+            crossing = {id(arg) for v in values if stage[id(v)] > number for arg in v.args}
+            if number < count - 1:
+                crossing |= {id(v) for _, v in stores}
+            wanted = [arg for v in mine for arg in v.args] + ([v for _, v in stores] if number == count - 1 else [])
+            loads = {id(v): v for v in wanted if id(v) in sources and id(v) not in here}
+            body = [f"const {self.kind(v)} {self.names(v)} = {sources[key]};" for key, v in loads.items()]
+            body += lines(inside, self.names)
+            arguments = [v.args[0] for v in calls]
+            buffers = [v for v in inside if id(v) in crossing] + arguments
+            for value in {id(v): v for v in buffers if id(v) not in places}.values():
+                place = places[id(value)] = f"buffer{len(places)}"
+                text.append(f"{pad}{self.kind(value)} {place}[BLOCK];")
+                body.append(f"{place}[e] = {self.names(value)};")
+                if id(value) not in loads and not value.is_const:
+                    sources[id(value)] = f"{place}[e]"
+            if number == count - 1:
+                body += [f"{store.format(self.as_real(value))};" for store, value in stores]
+            text += [f"{pad}#pragma omp simd", f"{pad}for (int64_t e = 0; e < n; ++e) {{"]
+            text += [f"{pad}    {line}" for line in body] + [f"{pad}}}"]
+            for value in calls:
+                self.used.add(value.op)
+                place = places[id(value)] = f"buffer{len(places)}"
+                sources[id(value)] = f"{place}[e]"
+                text.append(f"{pad}real {place}[BLOCK];  // {value.op}, as eager PyTorch computes it")
+                text.append(f"{pad}vector_{value.op}((int)n, {places[id(value.args[0])]}, {place});")
+        return text
+
+    def kind(self, value: Value) -> str:
+        """C type of a value."""
+        return "int" if value.boolean else "real"
+
+    def as_real(self, value: Value) -> str:
+        """C text of a value as a real number."""
+        name = self.names(value)
+        return OPS["real"].code.format(name) if value.boolean else name
+
+    # ---------------------------------------------------------------- what both passes share
+
+    def file(self, arguments: Sequence[str], body: Sequence[str], helpers: str = "") -> str:
+        """The whole file: preamble, helpers, and the function ``run`` that unpacks its arguments."""
+        vectors = vector.declarations(self.used, self.dtype)
+        math = _FLOAT if self.real == "float" else _DOUBLE
+        parts = [
+            f"// {self.title}. Generated by jellyfit.",
+            _PREAMBLE.format(block=BLOCK, real=self.real, math=math, io=_IO_CODE[self.io]),
+            vectors,
+            _ADVISE,
+            _FILL if any(self.arrays) else "",
+            helpers,
+            "void run(const int64_t* a) {",
+        ]
+        constants = [f"    const real number{i} = (real)constants[{i}];" for i in range(len(self.names.lifted))]
+        body = [*constants, *body]
+        for i, argument in enumerate([*arguments, "const double* constants"]):
+            if not any(re.search(rf"\b{argument.rsplit(' ', 1)[1]}\b", line) for line in body):
+                continue
+            kind = argument.rsplit(" ", 1)[0]
+            parts.append(
+                f"    const {argument} = a[{i}];" if kind == "int64_t" else f"    {argument} = ({kind})a[{i}];"
+            )
+        return "\n".join(part for part in [*parts, *body] if part) + "\n}\n"
+
+    def param_arguments(self) -> list[str]:
+        """Arguments that say where parameters are."""
+        return [
+            text
+            for name in self.params
+            for text in (f"const real* {name}_p", f"int64_t {name}_period", f"int64_t {name}_inner")
+        ]
+
+    def param_scalars(self) -> list[str]:
+        """Lines that load parameters of one element."""
+        return [
+            f"    const real {name} = *{name}_p;"
+            for name, array in zip(self.params, self.arrays, strict=True)
+            if not array
+        ]
+
+    def param_blocks(self, pad: str) -> list[str]:
+        """Lines that lay out the other parameters over a block's elements."""
+        text = []
+        for name, array in zip(self.params, self.arrays, strict=True):
+            if array:
+                text.append(f"{pad}real {name}_[BLOCK];")
+                text.append(f"{pad}fill({name}_, {name}_p, first, n, {name}_period, {name}_inner);")
+        return text
+
+    def begin_states(self, pad: str) -> list[str]:
+        """States at the start of the sequence."""
+        text = []
+        for name, start in zip(self.states, self.start, strict=True):
+            text.append(f"{pad}if ({name}_first) memcpy({name}_, {name}_first + first, n * sizeof(real));")
+            text.append(f"{pad}else for (int64_t e = 0; e < n; ++e) {name}_[e] = {start};")
+        return text
+
+    # ---------------------------------------------------------------- the two passes
+
+    def forward(self) -> str:
+        """C source of the forward pass."""
+        graph, x = self.graph, self.names(self.graph.x)
+        stores = [("s_t[e] = STORE({})", graph.spike)]
+        stores += [(f"{name}_[e] = {{}}", value) for name, value in zip(self.states, graph.new_states, strict=True)]
+        step = self.loops(self.program.forward, stores, True, " " * 12)
+        body = [
+            *self.param_scalars(),
+            "    large_pages(s, T * M * sizeof(io));",
+            "    large_pages(v_seq, T * M * sizeof(real));" if "v" in self.states else "",
+            *(f"    large_pages({name}_last, M * sizeof(real));" for name in self.states),
+            "    const int64_t blocks = (M + E - 1) / E;",
+            "    #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)",
+            "    for (int64_t block = 0; block < blocks; ++block) {",
+            "        const int64_t first = block * E, n = first + E < M ? E : M - first;",
+            *(f"        real {name}_[BLOCK];" for name in self.states),
+            *self.param_blocks(" " * 8),
+            *self.begin_states(" " * 8),
+            "        for (int64_t t = 0; t < T; ++t) {",
+            f"            const io* {x}_t = {x} + t * M + first;",
+            "            io* s_t = s + t * M + first;",
+            *step,
+        ]
+        if "v" in self.states:
+            body.append("            if (v_seq) memcpy(v_seq + t * M + first, v_, n * sizeof(real));")
+        if self.states:
+            body.append(f"            if (kept && (t + 1) % {STRETCH} == 0 && t + 1 < T) {{")
+            body.append(
+                f"                real* to = kept + ((t + 1) / {STRETCH} - 1) * {len(self.states)} * M + first;"
+            )
+            for i, name in enumerate(self.states):
+                body.append(f"                memcpy(to + {i} * M, {name}_, n * sizeof(real));")
+            body.append("            }")
+        body.append("        }")
+        body += [f"        memcpy({name}_last + first, {name}_, n * sizeof(real));" for name in self.states]
+        body.append("    }")
+        arguments = [
+            "int64_t M", "int64_t T", "int64_t E", "int64_t threads", f"const io* {x}", "io* s", "real* v_seq",
+            "real* kept", *(f"const real* {name}_first" for name in self.states),
+            *(f"real* {name}_last" for name in self.states), *self.param_arguments(),
+        ]  # fmt: skip
+        return self.file(arguments, body)
+
+    def backward(self) -> str:
+        """C source of the backward pass."""
+        graph, program, x = self.graph, self.program, self.names(self.graph.x)
+        states, reductions = self.states, graph.reductions
+        size = len(program.keep)
+        kept = [f"kept_{self.names(value)}" for value in program.keep]
+        again = self.loops(
+            program.recompute,
+            [(f"{place}[e] = {{}}", value) for place, value in zip(kept, program.keep, strict=True)]
+            + [(f"{name}_[e] = {{}}", value) for name, value in zip(states, graph.new_states, strict=True)],
+            True,
+            " " * 20,
+        )
+        for place, value in zip(kept, program.keep, strict=True):
+            self.sources[id(value)] = f"{place}[e]"
+        grads = [f"grad_{name}" for name in states]
+        if graph.grad_spike is not None:
+            self.sources[id(graph.grad_spike)] = "LOAD(grad_s_t[e])"
+        for name, grad in zip(grads, graph.grad_new_states, strict=True):
+            if grad is not None:
+                self.sources[id(grad)] = f"{name}_[e]"
+        zero = Value("const")
+        stores: list[tuple[str, Value]] = [("grad_x_t[e] = STORE({})", graph.grad_x or zero)]
+        stores += [(f"{name}_[e] = {{}}", grad or zero) for name, grad in zip(grads, graph.grad_states, strict=True)]
+        stores += [(f"sum{i}[e] += {{}}", reduction.value) for i, reduction in enumerate(reductions)]
+        back = self.loops(program.backward, stores, False, " " * 20)
+        body = [
+            *self.param_scalars(),
+            "    large_pages(grad_x, T * M * sizeof(io));",
+            "    const int64_t blocks = (M + E - 1) / E;",
+            f"    const int64_t longest = T < {STRETCH} ? T : {STRETCH};" if size else "",
+            "    #pragma omp parallel num_threads(threads) if (threads > 1)",
+            "    {",
+            f"    real* scratch = malloc(longest * {size} * E * sizeof(real));" if size else "",
+            "    #pragma omp for schedule(static)",
+            "    for (int64_t chunk = 0; chunk < chunks; ++chunk)",
+            "    for (int64_t block = chunk * blocks / chunks; block < (chunk + 1) * blocks / chunks; ++block) {",
+            "        const int64_t first = block * E, n = first + E < M ? E : M - first;",
+            *(f"        real {name}_[BLOCK];" for name in [*states, *grads]),
+            *(f"        real sum{i}[BLOCK];" for i in range(len(reductions))),
+            *(f"        memset(sum{i}, 0, n * sizeof(real));" for i in range(len(reductions))),
+            *self.param_blocks(" " * 8),
+        ]
+        for name in grads:
+            body.append(f"        if ({name}_last) memcpy({name}_, {name}_last + first, n * sizeof(real));")
+            body.append(f"        else memset({name}_, 0, n * sizeof(real));")
+        body += [
+            f"        for (int64_t begin = (T - 1) / {STRETCH} * {STRETCH}; begin >= 0; begin -= {STRETCH}) {{",
+            f"            const int64_t end = begin + {STRETCH} < T ? begin + {STRETCH} : T;",
+        ]
+        if size:
+            body.append("            if (begin == 0) {")
+            body += self.begin_states(" " * 16)
+            if states:
+                body.append("            } else {")
+                body.append(
+                    f"                const real* from = states + (begin / {STRETCH} - 1) * {len(states)} * M + first;"
+                )
+                for i, name in enumerate(states):
+                    body.append(f"                memcpy({name}_, from + {i} * M, n * sizeof(real));")
+            body += [
+                "            }",
+                "            for (int64_t t = begin; t < end; ++t) {  // the forward step again",
+                f"                const io* {x}_t = {x} + t * M + first;",
+                f"                real* at = scratch + (t - begin) * {size} * E;",
+                *(f"                real* {place} = at + {i} * E;" for i, place in enumerate(kept)),
+                "                {",
+                *again,
+                "                }",
+                "            }",
+            ]
+        body += [
+            "            for (int64_t t = end - 1; t >= begin; --t) {  // and back over it",
+            f"                const io* {x}_t = {x} + t * M + first;" if program.loads_x else "",
+            "                const io* grad_s_t = grad_s + t * M + first;" if graph.grad_spike is not None else "",
+            "                io* grad_x_t = grad_x + t * M + first;",
+            f"                const real* at = scratch + (t - begin) * {size} * E;" if size else "",
+            *(f"                const real* {place} = at + {i} * E;" for i, place in enumerate(kept)),
+        ]
+        if "v" in states:
+            body += [
+                "                if (grad_v_seq) {",
+                "                    const real* more = grad_v_seq + t * M + first;",
+                "                    for (int64_t e = 0; e < n; ++e) grad_v_[e] += more[e];",
+                "                }",
+            ]
+        body += ["                {", *back, "                }", "            }", "        }"]
+        body += [
+            f"        if ({name}_first) memcpy({name}_first + first, {name}_, n * sizeof(real));" for name in grads
+        ]
+        for i in range(len(reductions)):
+            where = f"partial + chunk * width + sum{i}_offset"
+            body.append(f"        scatter({where}, sum{i}, first, n, sum{i}_period, sum{i}_inner);")
+        body += ["    }", "    free(scratch);" if size else "", "    }"]
+        arguments = [
+            "int64_t M", "int64_t T", "int64_t E", "int64_t threads", "int64_t chunks", "int64_t width",
+            f"const io* {x}", "const io* grad_s", "io* grad_x", "const real* grad_v_seq", "const real* states",
+            "double* partial",
+            *(f"const real* {name}_first" for name in states), *(f"const real* {name}_last" for name in grads),
+            *(f"real* {name}_first" for name in grads), *self.param_arguments(),
+            *(f"int64_t sum{i}_{what}" for i in range(len(reductions)) for what in ("period", "inner", "offset")),
+        ]  # fmt: skip
+        return self.file(arguments, body, _SCATTER if reductions else "")
