@@ -18,14 +18,15 @@ from typing import Any, NoReturn
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import ProgressBar as AnyProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerStatus
 from lightning.pytorch.utilities import rank_zero_only
 
 import jellyfit
-from jellyfit.callbacks import InterruptCheckpoint, MetricsCSV, PlainProgress, PredictionsCSV
+from jellyfit.callbacks import InterruptCheckpoint, MetricsCSV, PlainProgress, PredictionsCSV, ProgressBar
 from jellyfit.config_errors import find_mistake
 from jellyfit.errors import ConfigError, JellyfitError
 from jellyfit.runs import CHECKPOINTS, PICTURES, find_checkpoint, new_run, next_version, run_of_checkpoint
@@ -239,8 +240,9 @@ class JellyfitCLI(LightningCLI):
     def _default_callbacks(self, given: Sequence[Callback], config: Any) -> list[Callback]:
         added: list[Callback] = []
         if sys.stdout.isatty():
-            if config.get("enable_progress_bar") is not False:
-                added.append(RichProgressBar(refresh_rate=10, leave=True))
+            own = any(isinstance(callback, AnyProgressBar) for callback in given)
+            if config.get("enable_progress_bar") is not False and not own:
+                added.append(ProgressBar())
         elif config.get("enable_progress_bar") is not False:
             added.append(PlainProgress())
         if self.subcommand == "predict":
