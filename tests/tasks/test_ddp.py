@@ -98,6 +98,17 @@ trainer: {max_epochs: 2, limit_train_batches: 1}
 
 
 @pytest.mark.slow
+def test_batch_norm_when_one_process_validates_a_batch_more(tmp_path: Path) -> None:
+    (tmp_path / "frames_for_two.py").write_text(MINE)
+    (tmp_path / "mine.yaml").write_text(MINE_YAML)
+    run(tmp_path, "fit", "-c", "mine.yaml", *TWO)  # 67 samples, two batches, and 66, one batch
+    run(tmp_path, "validate", "-c", "mine.yaml", "--ckpt_path=last")
+    (*_, two), (one,) = (read_metrics(tmp_path / f"runs/mine/0/{name}.csv") for name in ("metrics", "validate_metrics"))
+    for name in ("val/loss", "val/accuracy", "firing_rate/conv.0.2"):
+        assert two[name] == pytest.approx(one[name], rel=1e-6), "the running statistics of one process serve both"
+
+
+@pytest.mark.slow
 def test_fewer_samples_than_processes_are_refused(tmp_path: Path) -> None:
     (tmp_path / "frames_for_two.py").write_text(MINE.replace("range(133)", "range(1 if split == 'val' else 4)"))
     (tmp_path / "mine.yaml").write_text(MINE_YAML)
