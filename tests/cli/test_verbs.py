@@ -11,7 +11,7 @@ import torch
 import jellyfit
 from jellyfit.callbacks import read_metrics
 from jellyfit.tasks import ClassificationTask
-from tests.conftest import CONFIGS, Cli
+from tests.conftest import CONFIGS, Cli, start, wait
 
 FC = ("-c", CONFIGS / "digits_fc.yaml", "--model.T=2", "--trainer.max_epochs=1")
 RUN = Path("runs/digits_fc/0")
@@ -136,6 +136,28 @@ def test_a_logger_of_ones_own_writes_into_the_run_folder(cli: Cli, tmp_path: Pat
     assert (tmp_path / RUN / "mine").is_dir()
     assert (tmp_path / RUN / "metrics.csv").is_file()
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+
+
+def test_wandb_offline_writes_into_the_run_folder_and_nowhere_else(tmp_path: Path) -> None:
+    work, elsewhere = tmp_path / "work", tmp_path / "elsewhere"
+    work.mkdir()
+    (work / "wandb.yaml").write_text(
+        "trainer:\n  logger:\n    class_path: lightning.pytorch.loggers.WandbLogger\n    init_args: {project: digits}\n"
+    )
+    environment = {f"WANDB_{name}_DIR": str(elsewhere) for name in ("CACHE", "CONFIG", "DATA")}
+    for version in "01":
+        outcome = wait(start(work, "fit", *FC, "-c", "wandb.yaml", WANDB_MODE="offline", **environment))
+        assert outcome.status == 0, outcome.err
+        assert "Traceback" not in outcome.err
+        run = work / "runs/digits_fc" / version
+        assert {path.name for path in run.iterdir()} == {
+            "config.yaml", "metrics.csv", "checkpoints", "pictures", "wandb",
+        }  # fmt: skip
+        (log,) = (run / "wandb").glob("offline-run-*/run-*.wandb")
+        for name in read_metrics(run / "metrics.csv")[0]:
+            assert name.encode() in log.read_bytes()
+        assert "class_path: lightning.pytorch.loggers.WandbLogger" in (run / "config.yaml").read_text()
+    assert sorted(path.name for path in work.iterdir()) == ["runs", "wandb.yaml"]
 
 
 @pytest.mark.parametrize("verb", ["fit", "validate", "test", "predict"])
