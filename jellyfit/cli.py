@@ -345,6 +345,8 @@ def run(verb: str, arguments: Sequence[str]) -> None:
             ("seed_everything", "name", "runs", *_verb_keys(verb)),
             ("model", "data"),
         )
+        if mistake and mistake.startswith("trainer.logger") and ".save_dir: missing" in mistake:
+            mistake += " (save_dir=. stands for the run folder)"
         raise ConfigError(mistake or _condensed(str(error))) from error
 
 

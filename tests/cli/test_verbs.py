@@ -138,25 +138,34 @@ def test_a_logger_of_ones_own_writes_into_the_run_folder(cli: Cli, tmp_path: Pat
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
 
 
+@pytest.mark.parametrize("name", ["TensorBoardLogger", "lightning.pytorch.loggers.TensorBoardLogger"])
+def test_a_logger_named_on_the_command_line(cli: Cli, tmp_path: Path, name: str) -> None:
+    logger = (f"--trainer.logger={name}", "--trainer.logger.save_dir=.", "--trainer.logger.name=mine")
+    succeed(cli, "fit", *FC, *logger)
+    assert any((tmp_path / RUN / "mine").rglob("events.out.tfevents.*"))
+    assert (tmp_path / RUN / "metrics.csv").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+
+
 def test_wandb_offline_writes_into_the_run_folder_and_nowhere_else(tmp_path: Path) -> None:
     work, elsewhere = tmp_path / "work", tmp_path / "elsewhere"
     work.mkdir()
-    (work / "wandb.yaml").write_text(
-        "trainer:\n  logger:\n    class_path: lightning.pytorch.loggers.WandbLogger\n    init_args: {project: digits}\n"
-    )
+    logger = "lightning.pytorch.loggers.WandbLogger"
+    (work / "wandb.yaml").write_text(f"trainer: {{logger: {{class_path: {logger}, init_args: {{project: digits}}}}}}\n")
+    forms = (("-c", "wandb.yaml"), ("--trainer.logger=WandbLogger", "--trainer.logger.project=digits"))
     environment = {f"WANDB_{name}_DIR": str(elsewhere) for name in ("CACHE", "CONFIG", "DATA")}
-    for version in "01":
-        outcome = wait(start(work, "fit", *FC, "-c", "wandb.yaml", WANDB_MODE="offline", **environment))
+    for version, form in enumerate(forms):
+        outcome = wait(start(work, "fit", *FC, *form, WANDB_MODE="offline", **environment))
         assert outcome.status == 0, outcome.err
         assert "Traceback" not in outcome.err
-        run = work / "runs/digits_fc" / version
+        run = work / f"runs/digits_fc/{version}"
         assert {path.name for path in run.iterdir()} == {
             "config.yaml", "metrics.csv", "checkpoints", "pictures", "wandb",
         }  # fmt: skip
         (log,) = (run / "wandb").glob("offline-run-*/run-*.wandb")
         for name in read_metrics(run / "metrics.csv")[0]:
             assert name.encode() in log.read_bytes()
-        assert "class_path: lightning.pytorch.loggers.WandbLogger" in (run / "config.yaml").read_text()
+        assert f"class_path: {logger}" in (run / "config.yaml").read_text()
     assert sorted(path.name for path in work.iterdir()) == ["runs", "wandb.yaml"]
 
 
