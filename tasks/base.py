@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import lightning.pytorch as pl
 import torch
@@ -20,6 +23,9 @@ from jellyfit.encoders import Encoder
 from jellyfit.errors import ConfigError, InputError
 from jellyfit.metrics import SUM_DTYPE, FiringRateMeter, WeightedMean
 from jellyfit.rng import get_rng_state, set_rng_state
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["STAGES", "SpikingTask"]
 
@@ -254,6 +260,31 @@ class SpikingTask(pl.LightningModule):
     def on_test_epoch_end(self) -> None:
         self._log_metrics("test")
 
+    # ------------------------------------------------------------ loading
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
+        """The task that a checkpoint holds, made anew and given its weights; arguments are Lightning's.
+
+        Checkpoints of the command line know the class of their task: called on a base class of it, as in
+        ``SpikingTask.load_from_checkpoint(path)``, this gives that class.
+
+        Raises:
+            ConfigError: the checkpoint's class is not known here, or not a subclass of the one this is called on.
+        """
+        saved = _saved_class_path(checkpoint_path)
+        if saved is None:
+            return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
+        module, _, name = saved.rpartition(".")
+        found = getattr(sys.modules.get(module), name, None)  # a checkpoint imports no code
+        if not isinstance(found, type) or not issubclass(found, cls):
+            problem = f"not a subclass of {cls.__name__}" if isinstance(found, type) else "not imported"
+            raise ConfigError(
+                f"{checkpoint_path} holds a task of the class {saved}, which is {problem}. Import it (from {module} "
+                f"import {name}) and call {name}.load_from_checkpoint; its weights alone are the file's 'state_dict'."
+            )
+        return super(SpikingTask, found).load_from_checkpoint(checkpoint_path, *args, **kwargs)
+
     # ------------------------------------------------------------ exact resume
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -288,3 +319,14 @@ class SpikingTask(pl.LightningModule):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_trainer": None, "_fabric": None}
+
+
+def _saved_class_path(checkpoint: Any) -> str | None:
+    """The class that the checkpoint file says its task has; ``None`` where it says nothing or cannot be looked into."""
+    if not isinstance(checkpoint, (str, os.PathLike)) or not Path(checkpoint).is_file():
+        return None
+    try:  # "meta": no weights are read
+        content = torch.load(checkpoint, map_location="meta", weights_only=True)
+    except Exception:  # Lightning will say what is wrong with it
+        return None
+    return (content.get("hyper_parameters") or {}).get("_class_path")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ import torch
 
 import jellyfit
 from jellyfit.callbacks import read_metrics
-from jellyfit.tasks import ClassificationTask
+from jellyfit.errors import ConfigError
+from jellyfit.tasks import ClassificationTask, SpikingTask
 from tests.conftest import CONFIGS, Cli, start, wait
 
 FC = ("-c", CONFIGS / "digits_fc.yaml", "--model.T=2", "--trainer.max_epochs=1")
@@ -206,7 +208,7 @@ def test_name_and_runs_choose_the_place(cli: Cli, tmp_path: Path) -> None:
     assert "Runs under elsewhere: mine" in outcome.err
 
 
-def test_a_class_from_the_working_folder(cli: Cli, tmp_path: Path) -> None:
+def test_a_class_from_the_working_folder(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_own_task.py").write_text(
         "from jellyfit.losses import RateCrossEntropy\n"
         "from jellyfit.tasks import ClassificationTask\n\n"
@@ -219,8 +221,23 @@ def test_a_class_from_the_working_folder(cli: Cli, tmp_path: Path) -> None:
     succeed(cli, "fit", "-c", "mine.yaml", *FC[2:])
     from my_own_task import MyTask  # type: ignore[import-not-found]
 
-    task = MyTask.load_from_checkpoint(tmp_path / "runs/mine/0/checkpoints/last.ckpt")
-    assert task.loss.label_smoothing == 0.1
+    path = tmp_path / "runs/mine/0/checkpoints/last.ckpt"
+    for base in (MyTask, ClassificationTask, SpikingTask):
+        task = base.load_from_checkpoint(path, map_location="cpu")
+        assert type(task) is MyTask
+        assert task.loss.label_smoothing == 0.1
+    assert MyTask.load_from_checkpoint(str(path), log_firing_rates=False).log_firing_rates is False
+    with path.open("rb") as file:
+        assert type(MyTask.load_from_checkpoint(file)) is MyTask
+
+    class Another(ClassificationTask):
+        pass
+
+    with pytest.raises(ConfigError, match=r"class my_own_task\.MyTask, which is not a subclass of Another"):
+        Another.load_from_checkpoint(path)
+    monkeypatch.delitem(sys.modules, "my_own_task")
+    with pytest.raises(ConfigError, match=r"which is not imported\. Import it \(from my_own_task import MyTask\)"):
+        ClassificationTask.load_from_checkpoint(path)
 
 
 def test_print_config_writes_nothing(cli: Cli, tmp_path: Path) -> None:
