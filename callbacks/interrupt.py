@@ -13,7 +13,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from jellyfit.callbacks.run_folder import run_folder
+from jellyfit.callbacks.folders import run_folder
 from jellyfit.runs import CHECKPOINTS
 
 __all__ = ["InterruptCheckpoint"]
