@@ -293,7 +293,8 @@ class JellyfitCLI(LightningCLI):
         if _first_process() and not sys.stdout.isatty():
             backbone = self.model.backbone
             number = sum(parameter.numel() for parameter in backbone.parameters())
-            print(f"jellyfit {subcommand}: {type(backbone).__name__}, {number:,} parameters, folder {self.run_folder}")
+            folder = "nothing is written" if self.run_folder is None else f"folder {self.run_folder}"
+            print(f"jellyfit {subcommand}: {type(backbone).__name__}, {number:,} parameters, {folder}")
 
     def _say_interrupted(self) -> None:
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
