@@ -215,7 +215,9 @@ class SpikingTask(pl.LightningModule):
             metric.reset()
 
     def _log_metrics(self, stage: str) -> None:
-        metrics: dict[str, Metric] = {"loss": self.loss_of(stage), **self.metrics_of(stage)}
+        metrics = self.metrics_of(stage)
+        if self.loss_of(stage).update_called:  # not by a subclass that runs its steps by itself
+            metrics = {"loss": self.loss_of(stage), **metrics}
         for name, metric in metrics.items():
             value = metric.compute()
             if isinstance(value, Tensor) and value.ndim == 0:
@@ -303,13 +305,13 @@ class SpikingTask(pl.LightningModule):
         if restore.get("jellyfit_rng"):
             set_rng_state(restore["jellyfit_rng"], self.global_rank)
         # what an unfinished epoch has counted so far goes on where it was saved, on the first process
-        counted = (restore.get("jellyfit_counted") or {}) if self.global_rank == 0 else {}
+        counted = restore.get("jellyfit_counted") or {}
         self._forget("train")
         for name, metric in self._counting("train"):
             if name in counted:
-                for key, value in counted[name]["state"].items():
+                metric._update_count = counted[name]["updates"]  # on all: they must agree on what was updated
+                for key, value in counted[name]["state"].items() if self.global_rank == 0 else ():
                     setattr(metric, key, move_data_to_device(value, self.device))
-                metric._update_count = counted[name]["updates"]  # else it says that it was never updated
 
     def _counting(self, stage: str) -> Iterator[tuple[str, Metric]]:
         """Everything that counts over an epoch of ``stage``, by its dotted name."""

@@ -173,6 +173,22 @@ def test_the_loss_of_an_epoch_weighs_batches_by_their_size(tmp_path: Path) -> No
         assert float(trainer.callback_metrics[f"{stage}/loss"]) == pytest.approx(expected, rel=1e-7)
 
 
+def test_a_task_that_runs_its_training_step_by_itself_logs_its_own_loss(tmp_path: Path) -> None:
+    class Own(ClassificationTask):
+        def configure_metrics(self, stage: str) -> dict[str, Metric]:
+            return {}
+
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            loss, _ = self.step(batch, "train")
+            self.log("train/loss", 0.0 * loss.detach() + 7.0, on_epoch=True, on_step=False, batch_size=len(batch.y))
+            return loss
+
+    trainer = make_trainer(tmp_path)
+    trainer.fit(Own(SpikingMLP(4, 3), T=3), datamodule=Stills(batch_size=4))
+    assert float(trainer.callback_metrics["train/loss"]) == 7.0
+    assert 0 < float(trainer.callback_metrics["val/loss"]) < 7.0
+
+
 def test_what_a_broken_off_run_counted_is_forgotten(tmp_path: Path) -> None:
     class Broken(pl.Callback):
         def on_train_batch_end(self, *_: Any) -> None:
