@@ -57,7 +57,7 @@ gpu: $(VENV)/.dev ## train and test on an NVIDIA GPU, and measure the overhead o
 	$(BIN)/python benchmarks/overhead.py --device cuda --json benchmarks/results/overhead_gpu.json
 
 docs: $(VENV)/.docs ## build the documentation into site/
-	$(BIN)/mkdocs build --strict -q
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q
 
 clean: ## remove what was made here, except data/ and runs/
 	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

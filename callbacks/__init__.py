@@ -1,10 +1,10 @@
 """Callbacks and loggers: progress, pictures, predictions, and checkpoints when a run is interrupted."""
 
+from jellyfit.callbacks.folders import run_folder, save_picture
 from jellyfit.callbacks.interrupt import InterruptCheckpoint
 from jellyfit.callbacks.loggers import MetricsCSV, read_metrics
 from jellyfit.callbacks.predictions import PredictionsCSV
-from jellyfit.callbacks.progress import PlainProgress
-from jellyfit.callbacks.run_folder import run_folder, save_picture
+from jellyfit.callbacks.progress import PlainProgress, ProgressBar
 from jellyfit.callbacks.spike_pictures import SpikePictures
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "MetricsCSV",
     "PlainProgress",
     "PredictionsCSV",
+    "ProgressBar",
     "SpikePictures",
     "read_metrics",
     "run_folder",

@@ -13,7 +13,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from jellyfit.callbacks.run_folder import run_folder
+from jellyfit.callbacks.folders import run_folder
 from jellyfit.runs import CHECKPOINTS
 
 __all__ = ["InterruptCheckpoint"]
@@ -79,6 +79,11 @@ class InterruptCheckpoint(pl.Callback):
         path = folder / "last.ckpt"
         # not trainer.save_checkpoint: it waits for the other processes, which may be gone
         checkpoint = trainer._checkpoint_connector.dump_checkpoint()
+        loop = trainer.fit_loop.epoch_loop
+        batches: Any = loop.batch_progress.current
+        if batches.ready > batches.completed == batches.started and not loop._should_accumulate():
+            # Stopped before a batch: Lightning adds one to its count of steps when it goes on from there.
+            checkpoint["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
         trainer.strategy.save_checkpoint(checkpoint, path)
         if trainer.is_global_zero:
             self.saved = path

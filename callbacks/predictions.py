@@ -9,7 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch.distributed
 
-from jellyfit.callbacks.run_folder import run_folder
+from jellyfit.callbacks.folders import run_folder
 
 __all__ = ["PredictionsCSV"]
 

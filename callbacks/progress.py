@@ -1,12 +1,15 @@
-"""Progress as plain lines, for logs and pipes."""
+"""Progress: a bar in a terminal, plain lines for logs and pipes."""
 
 from __future__ import annotations
 
+import math
 import time
+from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.callbacks import RichProgressBar
 
-__all__ = ["PlainProgress"]
+__all__ = ["PlainProgress", "ProgressBar"]
 
 _SHOWN = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
 
@@ -40,3 +43,27 @@ class PlainProgress(pl.Callback):
         total = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else "?"
         print(f"epoch {self._epoch + 1}/{total}  {shown}  ({time.monotonic() - self._begun:.1f} s)", flush=True)
         self._epoch = None
+
+
+class ProgressBar(RichProgressBar):
+    """Lightning's rich progress bar, which also shows the training loss of the epoch so far (of this process).
+
+    Args:
+        refresh_rate: batches after which it is drawn anew, default 10; the loss is asked for no more often, because
+            that waits for the GPU.
+        leave: keep the bar of every epoch, default ``True``.
+    """
+
+    def __init__(self, refresh_rate: int = 10, leave: bool = True) -> None:
+        super().__init__(refresh_rate=refresh_rate, leave=leave)
+        self._loss = math.nan
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        metrics: dict[str, Any] = super().get_metrics(trainer, pl_module)
+        loss_of = getattr(pl_module, "loss_of", None)  # a SpikingTask
+        if trainer.training and loss_of is not None:
+            if trainer.fit_loop.epoch_loop.batch_idx % self.refresh_rate == 0:
+                self._loss = loss_of("train").so_far()
+            if not math.isnan(self._loss):
+                metrics["train/loss"] = self._loss
+        return metrics

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from jellyfit import pictures
+from jellyfit.callbacks.folders import save_picture
 from jellyfit.callbacks.loggers import MetricsCSV
-from jellyfit.callbacks.run_folder import save_picture
 from jellyfit.datamodules.batch import Batch, as_batch
 from jellyfit.metrics import SpikeRecorder
 from jellyfit.rng import get_rng_state, set_rng_state

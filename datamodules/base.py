@@ -72,7 +72,8 @@ class _ResumableLoader(DataLoader[Sample]):
         if self.trainer is None:
             return {}
         loop = self.trainer.fit_loop
-        batches = loop.epoch_loop.batch_progress.current.completed
+        # not "completed", which lags behind in on_train_batch_end
+        batches = loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
         if batches >= self.trainer.num_training_batches:
             batches = 0
         epoch = loop.epoch_progress.current.processed  # type: ignore[attr-defined]
@@ -149,11 +150,18 @@ class SpikingDataModule(pl.LightningDataModule):
         dataset = self._datasets[split]
         training = split == "train"
         trainer = self.trainer
+        size: int = len(dataset)  # type: ignore[arg-type]
+        processes = trainer.world_size if trainer else 1
+        if size < processes:  # one without a sample would leave the others waiting for it
+            raise DataError(
+                f"{type(self).__name__}: the {split} split holds {size} samples, fewer than there are processes "
+                f"({processes}). Use at most {size}: --trainer.devices={size}."
+            )
         sampler = ResumableSampler(
-            len(dataset),  # type: ignore[arg-type]
+            size,
             shuffle=training,
             seed=self.seed,
-            num_replicas=trainer.world_size if trainer else 1,
+            num_replicas=processes,
             rank=trainer.global_rank if trainer else 0,
             even=training,
         )

@@ -18,14 +18,15 @@ from typing import Any, NoReturn
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import ProgressBar as AnyProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerStatus
 from lightning.pytorch.utilities import rank_zero_only
 
 import jellyfit
-from jellyfit.callbacks import InterruptCheckpoint, MetricsCSV, PlainProgress, PredictionsCSV
+from jellyfit.callbacks import InterruptCheckpoint, MetricsCSV, PlainProgress, PredictionsCSV, ProgressBar
 from jellyfit.config_errors import find_mistake
 from jellyfit.errors import ConfigError, JellyfitError
 from jellyfit.runs import CHECKPOINTS, PICTURES, find_checkpoint, new_run, next_version, run_of_checkpoint
@@ -239,8 +240,9 @@ class JellyfitCLI(LightningCLI):
     def _default_callbacks(self, given: Sequence[Callback], config: Any) -> list[Callback]:
         added: list[Callback] = []
         if sys.stdout.isatty():
-            if config.get("enable_progress_bar") is not False:
-                added.append(RichProgressBar(refresh_rate=10, leave=True))
+            own = any(isinstance(callback, AnyProgressBar) for callback in given)
+            if config.get("enable_progress_bar") is not False and not own:
+                added.append(ProgressBar())
         elif config.get("enable_progress_bar") is not False:
             added.append(PlainProgress())
         if self.subcommand == "predict":
@@ -291,7 +293,8 @@ class JellyfitCLI(LightningCLI):
         if _first_process() and not sys.stdout.isatty():
             backbone = self.model.backbone
             number = sum(parameter.numel() for parameter in backbone.parameters())
-            print(f"jellyfit {subcommand}: {type(backbone).__name__}, {number:,} parameters, folder {self.run_folder}")
+            folder = "nothing is written" if self.run_folder is None else f"folder {self.run_folder}"
+            print(f"jellyfit {subcommand}: {type(backbone).__name__}, {number:,} parameters, {folder}")
 
     def _say_interrupted(self) -> None:
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
@@ -343,6 +346,8 @@ def run(verb: str, arguments: Sequence[str]) -> None:
             ("seed_everything", "name", "runs", *_verb_keys(verb)),
             ("model", "data"),
         )
+        if mistake and mistake.startswith("trainer.logger") and ".save_dir: missing" in mistake:
+            mistake += " (save_dir=. stands for the run folder)"
         raise ConfigError(mistake or _condensed(str(error))) from error
 
 

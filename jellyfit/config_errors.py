@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc
+import copy
 import difflib
 import importlib
 import inspect
@@ -50,7 +51,7 @@ def merge_arguments(args: Sequence[str]) -> dict[str, Any]:
         if key in ("c", "config"):
             _merge(config, _load(Path(value)))
         else:
-            _assign(config, key.removesuffix("+").split("."), _parse(value))
+            _assign(config, key.removesuffix("+").split("."), _parse(value), append=key.endswith("+"))
     return config
 
 
@@ -80,20 +81,40 @@ def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> None:
             base[key] = value
 
 
-def _assign(config: dict[str, Any], keys: list[str], value: Any) -> None:
+def _assign(config: dict[str, Any], keys: list[str], value: Any, append: bool = False) -> None:
     node = config
-    for i, key in enumerate(keys):
-        if "class_path" in node and key not in _CLASS_KEYS:
-            node = node.setdefault("init_args", {})
-        if i == len(keys) - 1:
-            old = node.get(key)
-            if isinstance(old, dict) and "class_path" in old and isinstance(value, str):
-                value = {"class_path": value}
-            node[key] = value
+    for key in keys[:-1]:
+        node = _arguments(node, key)
+        held = node.get(key)
+        if isinstance(held, list) and held:  # what follows a "+=" belongs to the class that it appended
+            inner = held[-1] = _as_node(held[-1])
         else:
-            if not isinstance(node.get(key), dict):
-                node[key] = {}
-            node = node[key]
+            inner = node[key] = _as_node(held)
+        node = inner
+    key = keys[-1]
+    node = _arguments(node, key)
+    old = node.get(key)
+    if append:
+        before = old if isinstance(old, list) else [] if old is None else [old]
+        node[key] = [*before, *(value if isinstance(value, list) else [value])]
+    elif isinstance(old, dict) and "class_path" in old and isinstance(value, str):
+        node[key] = {"class_path": value}
+    else:
+        node[key] = value
+
+
+def _as_node(value: Any) -> dict[str, Any]:
+    """A mapping to write arguments into: a class's name alone becomes one."""
+    if isinstance(value, dict):
+        return value
+    return {"class_path": value} if isinstance(value, str) else {}
+
+
+def _arguments(node: dict[str, Any], key: str) -> dict[str, Any]:
+    """Where ``key`` is written: among the arguments of the class that ``node`` names, if it names one."""
+    if "class_path" in node and key not in _CLASS_KEYS:
+        node = node.setdefault("init_args", {})
+    return node
 
 
 def _parse(text: str) -> Any:
@@ -173,12 +194,12 @@ def _check_value(path: str, hint: Any, value: Any) -> None:
             names = " or ".join(_name(base) for base in allowed)
             raise _MistakeError(f"{path}: {_name(cls)} is not a subclass of {names}")
         _check_arguments(f"{path}.init_args", cls, value.get("init_args") or {}, given=1 if callables else 0)
-    elif bases and isinstance(value, str) and not _takes_plain(hint) and not _accepts(hint, value):
-        _find_class(path, value, bases)
-    elif isinstance(value, (list, tuple)) and any(isinstance(item, Mapping) for item in value):
-        for i, item in enumerate(value):
-            _check_value(f"{path}[{i}]", _element(hint), item)
+    elif bases and isinstance(value, str) and _means_class(hint, bases, value) and not _accepts(hint, value):
+        _check_value(path, hint, {"class_path": value})
     elif not _accepts(hint, value):
+        if isinstance(value, (list, tuple)):
+            for i, item in enumerate(value):
+                _check_value(f"{path}[{i}]", _element(hint), item)
         kind = type(value).__name__
         raise _MistakeError(f"{path}: expected {_type_name(hint)}; got {value!r} ({kind})")
 
@@ -193,16 +214,28 @@ def _accepts(hint: Any, value: Any) -> bool:
     except Exception:  # a hint that jsonargparse does not support is not checked by it either
         return True
     try:
-        parser.parse_object({"value": value})
+        parser.parse_object({"value": copy.deepcopy(value)})  # it writes into what it is given
     except Exception:  # whatever it raises, it refused the value
         return False
     return True
 
 
+def _means_class(hint: Any, bases: Sequence[Any], value: str) -> bool:
+    """Whether a string given where a class may be named is meant as its name, and not as a number or the like."""
+    plain = any(_is_plain(option) and option is not type(None) for option in _options(hint))
+    dotted = "." in value and all(part.isidentifier() for part in value.split("."))
+    return not plain or dotted or bool(difflib.get_close_matches(value, _known(bases), n=1))
+
+
+def _known(bases: Sequence[Any]) -> dict[str, type]:
+    """The classes that can be named without their module."""
+    return {cls.__name__: cls for base in bases if isinstance(base, type) for cls in _subclasses(base)}
+
+
 def _find_class(path: str, name: str, bases: Sequence[Any]) -> Any:
     """Import the class ``name``, or say which part of the name is wrong."""
     if "." not in name:
-        known = {cls.__name__: cls for base in bases if isinstance(base, type) for cls in _subclasses(base)}
+        known = _known(bases)
         if name in known:
             return known[name]
         raise _MistakeError(f"{path}: no class {name!r} is known here{nearest(name, known)} (or give its whole path)")
@@ -271,11 +304,6 @@ def _is_plain(option: Any) -> bool:
     return option in (int, float, str, bool, type(None), dict, list, tuple, set, Any) or option is Path
 
 
-def _takes_plain(hint: Any) -> bool:
-    """Whether numbers, strings or the like are meant, so that a string is a wrong value rather than a class's name."""
-    return any(_is_plain(option) and option is not type(None) for option in _options(hint))
-
-
 def _classes(hint: Any) -> list[Any]:
     """Classes of which ``hint`` takes an instance."""
     return [option for option in _options(hint) if isinstance(option, type) and not _is_plain(option)]
@@ -296,8 +324,11 @@ def _element(hint: Any) -> Any:
     elements: list[Any] = []
     for option in _options(hint):
         origin = typing.get_origin(option)
-        if isinstance(origin, type) and issubclass(origin, Sequence) and typing.get_args(option):
-            elements.append(typing.get_args(option)[0])
+        arguments = typing.get_args(option)
+        if origin is tuple and Ellipsis not in arguments:
+            continue  # a type of its own for each
+        if isinstance(origin, type) and issubclass(origin, Iterable) and not issubclass(origin, Mapping) and arguments:
+            elements.append(arguments[0])
     return elements[0] if elements else Any
 
 

@@ -55,7 +55,7 @@ def report() -> str:
         f"  {name:<14}{'ready' if reason is None else f'no: {reason}'}" for name, reason in backend_status().items()
     ]
     lines += ["", "Compiled event code", *(f"  {line}" for line in _native())]
-    lines += ["", "Places", f"  {'working folder':<14}{Path.cwd()}"]
+    lines += ["", "Places", f"  {'working in':<14}{Path.cwd()}"]
     lines.append(f"  {'disk free':<14}{shutil.disk_usage(Path.cwd()).free / 2**30:.1f} GiB")
     lines.append(f"  {'executable':<14}{sys.executable}")
     return "\n".join(lines)

@@ -20,6 +20,7 @@ __all__ = [
     "detach_net",
     "multi_step_forward",
     "named_neurons",
+    "named_stateful",
     "reset_net",
     "seq_to_ann_forward",
     "set_backend",
@@ -42,9 +43,17 @@ def reset_net(net: nn.Module) -> None:
     too, except torchmetrics' metrics, whose ``reset`` means something else.
     """
     for module in _name_modules(net):
-        reset = getattr(module, "reset", None)
-        if callable(reset) and not (hasattr(module, "compute") and hasattr(module, "update")):
-            reset()
+        if _remembers(module):
+            module.reset()  # type: ignore[operator]
+
+
+def _remembers(module: nn.Module) -> bool:
+    return callable(getattr(module, "reset", None)) and not (hasattr(module, "compute") and hasattr(module, "update"))
+
+
+def named_stateful(net: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Dotted names and modules of everything in ``net`` that :func:`reset_net` resets."""
+    return [(name, module) for name, module in net.named_modules() if _remembers(module)]
 
 
 def detach_net(net: nn.Module) -> None:

@@ -1,16 +1,56 @@
-"""Measures of a spiking network."""
+"""Measures of a spiking network and of its training."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchmetrics import Metric
 
 from jellyfit.functional import named_neurons
 
-__all__ = ["FiringRateMeter", "SpikeRecorder"]
+__all__ = ["FiringRateMeter", "SpikeRecorder", "WeightedMean"]
+
+# Sums over a whole data set; Apple's GPUs have no float64.
+SUM_DTYPE = torch.float32 if torch.backends.mps.is_available() else torch.float64
+
+
+class WeightedMean(Metric):
+    """Mean of numbers with weights, over all processes: an epoch's loss from its batches' losses and their sizes.
+
+    Updating never waits for the GPU, and NaN stays NaN. (torchmetrics' ``MeanMetric`` looks at every value for NaN, or,
+    told not to by ``nan_strategy="disable"``, forgets the weights.)
+    """
+
+    total: Tensor
+    weight: Tensor
+    full_state_update = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros((), dtype=SUM_DTYPE), dist_reduce_fx="sum")
+        self.add_state("weight", torch.zeros((), dtype=SUM_DTYPE), dist_reduce_fx="sum")
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> WeightedMean:
+        # follows the network to its device, never to half precision
+        super()._apply(lambda tensor: tensor.to(fn(tensor).device), exclude_state)
+        return self
+
+    def update(self, value: Tensor, weight: float = 1.0) -> None:
+        """Count ``value`` (one number as a tensor) ``weight`` times."""
+        self.total = torch.add(self.total, value.detach(), alpha=weight)
+        self.weight = self.weight + weight
+
+    def compute(self) -> Tensor:
+        """The mean over all processes; NaN before any update."""
+        return self.total / self.weight
+
+    def so_far(self) -> float:
+        """The mean on this process alone, for showing progress; NaN before any update. Waits for the GPU."""
+        return float(self.total / self.weight)
 
 
 class _NeuronHooks:
@@ -74,13 +114,18 @@ class FiringRateMeter(_NeuronHooks):
         super().start()
 
     def _see(self, name: str, spikes: Tensor) -> None:
-        total, count = self._sums.get(name, (torch.zeros((), dtype=torch.float64), 0))
-        total = total.to(spikes.device) + spikes.sum(dtype=torch.float64)
+        total, count = self._sums.get(name, (torch.zeros((), dtype=SUM_DTYPE), 0))
+        total = total.to(spikes.device) + spikes.sum(dtype=SUM_DTYPE)
         self._sums[name] = (total, count + spikes.numel())
+
+    def sums(self) -> dict[str, tuple[Tensor, int]]:
+        """Of every layer, run or not: the sum of its output since ``start``, and over how many values."""
+        nothing = torch.zeros((), dtype=SUM_DTYPE)
+        return {name: self._sums.get(name, (nothing, 0)) for name, _ in named_neurons(self.net)}
 
     def rates(self) -> dict[str, float]:
         """Firing rate of each layer that has run since ``start``, in spikes per neuron and step."""
-        return {name: float(total) / max(count, 1) for name, (total, count) in self._sums.items()}
+        return {name: float(total) / count for name, (total, count) in self.sums().items() if count}
 
 
 class SpikeRecorder(_NeuronHooks):

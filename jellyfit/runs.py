@@ -9,7 +9,9 @@ from jellyfit.errors import ConfigError
 __all__ = ["CHECKPOINTS", "PICTURES", "find_checkpoint", "new_run", "next_version", "run_of_checkpoint"]
 
 CHECKPOINTS = "checkpoints"
+"""Folder in a run folder."""
 PICTURES = "pictures"
+"""Folder in a run folder."""
 
 
 def _versions(folder: Path) -> list[int]:

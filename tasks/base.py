@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Literal
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -17,8 +21,11 @@ from jellyfit.backbones import Backbone
 from jellyfit.datamodules.batch import Batch, as_batch
 from jellyfit.encoders import Encoder
 from jellyfit.errors import ConfigError, InputError
-from jellyfit.metrics import FiringRateMeter
+from jellyfit.metrics import SUM_DTYPE, FiringRateMeter, WeightedMean
 from jellyfit.rng import get_rng_state, set_rng_state
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["STAGES", "SpikingTask"]
 
@@ -35,8 +42,8 @@ class SpikingTask(pl.LightningModule):
     A subclass writes :meth:`step` (batch -> loss, and what metrics are updated with), and as many of the hooks
     :meth:`configure_metrics`, :meth:`update_metrics`, :meth:`configure_optimizers`, ``forward`` as it wants different.
 
-    Logged names: ``train/loss``, ``val/loss``, ``test/loss``, ``STAGE/METRIC``, ``firing_rate/LAYER`` (in spikes per
-    neuron and time step, over the validation set).
+    Logged names, once an epoch, over every sample of every process: ``train/loss``, ``val/loss``, ``test/loss``,
+    ``STAGE/METRIC``, ``firing_rate/LAYER`` (in spikes per neuron and time step, over the validation set).
 
     Attributes:
         monitor: logged name by which the best checkpoint is chosen.
@@ -92,9 +99,10 @@ class SpikingTask(pl.LightningModule):
             functional.set_step_mode(encoder, "m")
         if memory_format == "channels_last":
             backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.stage_losses = nn.ModuleDict({f"{stage}_loss": WeightedMean() for stage in STAGES})
         self.stage_metrics = nn.ModuleDict()
         self._meter = FiringRateMeter(backbone)
-        self._rng_to_restore: dict[str, Any] | None = None
+        self._to_restore: dict[str, Any] | None = None
         self._keep_hyperparameters()
 
     def _keep_hyperparameters(self) -> None:
@@ -174,6 +182,10 @@ class SpikingTask(pl.LightningModule):
         key = f"{stage}_metrics"  # a ModuleDict has no room for the key "train"
         return dict(self.stage_metrics[key].items()) if key in self.stage_metrics else {}  # type: ignore[operator]
 
+    def loss_of(self, stage: str) -> WeightedMean:
+        """The mean loss of ``stage`` so far in this epoch, on this process; ``compute()`` gives that of all."""
+        return self.stage_losses[f"{stage}_loss"]  # type: ignore[return-value]
+
     def setup(self, stage: str) -> None:
         for name in STAGES:
             if f"{name}_metrics" not in self.stage_metrics:
@@ -191,31 +203,39 @@ class SpikingTask(pl.LightningModule):
     def _run(self, batch: Any, stage: str) -> Tensor:
         batch = as_batch(batch)
         loss, values = self.step(batch, stage)
+        self.loss_of(stage).update(loss, len(batch.y))
         metrics = self.metrics_of(stage)
         if metrics:
             self.update_metrics(metrics.values(), **values)
-        self.log(
-            f"{stage}/loss",
-            loss.detach(),
-            on_step=False,
-            on_epoch=True,
-            prog_bar=True,
-            batch_size=len(batch.y),
-            sync_dist=stage != "train",
-        )
         return loss
 
+    def _forget(self, stage: str) -> None:
+        """Count from nothing, also after a run that ended in the middle of an epoch."""
+        for _, metric in self._counting(stage):
+            metric.reset()
+
     def _log_metrics(self, stage: str) -> None:
-        for name, metric in self.metrics_of(stage).items():
+        metrics = self.metrics_of(stage)
+        if self.loss_of(stage).update_called:  # not by a subclass that runs its steps by itself
+            metrics = {"loss": self.loss_of(stage), **metrics}
+        for name, metric in metrics.items():
             value = metric.compute()
             if isinstance(value, Tensor) and value.ndim == 0:
-                self.log(f"{stage}/{name}", value, prog_bar=name == "accuracy")
+                self._log_same(f"{stage}/{name}", value, prog_bar=name in ("loss", "accuracy"))
             metric.reset()
+
+    def _log_same(self, name: str, value: Tensor, **options: Any) -> None:
+        """Log what is already the same on every process: Lightning is asked for the maximum, which changes nothing."""
+        self.log(name, value, sync_dist=True, reduce_fx="max", **options)
+
+    def on_train_epoch_start(self) -> None:
+        self._forget("train")  # not called when a run goes on in the middle of an epoch
 
     def on_train_epoch_end(self) -> None:
         self._log_metrics("train")
 
     def on_validation_epoch_start(self) -> None:
+        self._forget("val")
         if self.log_firing_rates and not self.trainer.sanity_checking:
             self._meter.start()
 
@@ -223,24 +243,92 @@ class SpikingTask(pl.LightningModule):
         self._log_metrics("val")
         self._meter.stop()
         if self.log_firing_rates and not self.trainer.sanity_checking:
-            for layer, rate in self._meter.rates().items():
-                self.log(f"firing_rate/{layer}", rate, sync_dist=True)
+            self._log_firing_rates()
+
+    def _log_firing_rates(self) -> None:
+        sums = self._meter.sums()
+        if not sums:
+            return
+        totals = torch.stack([total.to(self.device) for total, _ in sums.values()])
+        counts = torch.tensor([count for _, count in sums.values()], dtype=SUM_DTYPE, device=self.device)
+        totals, counts = self.trainer.strategy.reduce(torch.stack([totals, counts]), reduce_op="sum")
+        for layer, rate, count in zip(sums, totals / counts, counts.tolist(), strict=True):
+            if count:
+                self._log_same(f"firing_rate/{layer}", rate)
+
+    def on_test_epoch_start(self) -> None:
+        self._forget("test")
 
     def on_test_epoch_end(self) -> None:
         self._log_metrics("test")
+
+    # ------------------------------------------------------------ loading
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
+        """The task that a checkpoint holds, made anew and given its weights; arguments are Lightning's.
+
+        Checkpoints of the command line know the class of their task: called on a base class of it, as in
+        ``SpikingTask.load_from_checkpoint(path)``, this gives that class.
+
+        Raises:
+            ConfigError: the checkpoint's class is not known here, or not a subclass of the one this is called on.
+        """
+        saved = _saved_class_path(checkpoint_path)
+        if saved is None:
+            return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
+        module, _, name = saved.rpartition(".")
+        found = getattr(sys.modules.get(module), name, None)  # a checkpoint imports no code
+        if not isinstance(found, type) or not issubclass(found, cls):
+            problem = f"not a subclass of {cls.__name__}" if isinstance(found, type) else "not imported"
+            raise ConfigError(
+                f"{checkpoint_path} holds a task of the class {saved}, which is {problem}. Import it (from {module} "
+                f"import {name}) and call {name}.load_from_checkpoint; its weights alone are the file's 'state_dict'."
+            )
+        return super(SpikingTask, found).load_from_checkpoint(checkpoint_path, *args, **kwargs)
 
     # ------------------------------------------------------------ exact resume
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["jellyfit_rng"] = get_rng_state()
+        checkpoint["jellyfit_counted"] = {
+            name: {"updates": metric.update_count, "state": metric.metric_state}
+            for name, metric in self._counting("train")
+            if metric.update_called
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._rng_to_restore = checkpoint.get("jellyfit_rng")
+        self._to_restore = {key: checkpoint.get(key) for key in ("jellyfit_rng", "jellyfit_counted")}
 
     def on_train_start(self) -> None:
-        if self._rng_to_restore is not None:
-            set_rng_state(self._rng_to_restore, self.global_rank)
-            self._rng_to_restore = None
+        restore, self._to_restore = self._to_restore or {}, None
+        if restore.get("jellyfit_rng"):
+            set_rng_state(restore["jellyfit_rng"], self.global_rank)
+        # what an unfinished epoch has counted so far goes on where it was saved, on the first process
+        counted = restore.get("jellyfit_counted") or {}
+        self._forget("train")
+        for name, metric in self._counting("train"):
+            if name in counted:
+                metric._update_count = counted[name]["updates"]  # on all: they must agree on what was updated
+                for key, value in counted[name]["state"].items() if self.global_rank == 0 else ():
+                    setattr(metric, key, move_data_to_device(value, self.device))
+
+    def _counting(self, stage: str) -> Iterator[tuple[str, Metric]]:
+        """Everything that counts over an epoch of ``stage``, by its dotted name."""
+        for name, module in self.named_modules():
+            if isinstance(module, Metric) and name.startswith((f"stage_losses.{stage}_", f"stage_metrics.{stage}_")):
+                yield name, module
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_trainer": None, "_fabric": None}
+
+
+def _saved_class_path(checkpoint: Any) -> str | None:
+    """The class that the checkpoint file says its task has; ``None`` where it says nothing or cannot be looked into."""
+    if not isinstance(checkpoint, (str, os.PathLike)) or not Path(checkpoint).is_file():
+        return None
+    try:  # "meta": no weights are read
+        content = torch.load(checkpoint, map_location="meta", weights_only=True)
+    except Exception:  # Lightning will say what is wrong with it
+        return None
+    return (content.get("hyper_parameters") or {}).get("_class_path")

@@ -12,7 +12,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 
 from jellyfit import losses, pictures
 from jellyfit.backbones import Backbone
-from jellyfit.callbacks.run_folder import save_picture
+from jellyfit.callbacks.folders import save_picture
 from jellyfit.datamodules.batch import Batch, as_batch
 from jellyfit.encoders import Encoder
 from jellyfit.errors import ConfigError

@@ -65,6 +65,13 @@ def test_reset_leaves_metrics_alone():
     assert net[0].v == 0.0
 
 
+def test_what_a_reset_reaches_is_named():
+    net = nested()
+    net["metric"], net["layer"] = torchmetrics.MeanMetric(), layers.Linear(2, 2)
+    assert [name for name, _ in functional.named_stateful(net)] == ["list.0", "list.1.1", "container.0.0"]
+    assert functional.named_stateful(net["list"][0]) == [("", net["list"][0])]
+
+
 def test_reset_of_a_single_neuron_and_of_a_net_without_any():
     node = IFNode()
     node(torch.full((1, 1), 0.6))

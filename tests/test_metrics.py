@@ -1,10 +1,12 @@
+import math
+
 import pytest
 import torch
 from torch import nn
 
 from jellyfit import functional, layers
 from jellyfit.backbones import SpikingMLP
-from jellyfit.metrics import FiringRateMeter, SpikeRecorder
+from jellyfit.metrics import FiringRateMeter, SpikeRecorder, WeightedMean
 from jellyfit.neurons import IFNode
 
 
@@ -148,3 +150,48 @@ def test_layers_are_named_as_in_the_network():
     with FiringRateMeter(net) as meter:
         net(torch.ones(2, 1, 4))
     assert list(meter.rates()) == [name for name, _ in functional.named_neurons(net)] == ["head.2", "head.4"]
+
+
+# ------------------------------------------------------------------ means
+
+
+def test_weighted_mean_counts_each_value_as_often_as_its_weight():
+    mean = WeightedMean()
+    mean.update(torch.tensor(2.0), 3)
+    mean.update(torch.tensor(5.0, requires_grad=True))
+    assert mean.compute().item() == mean.so_far() == 11 / 4
+    assert not mean.compute().requires_grad
+    mean.reset()
+    mean.update(torch.tensor(7.0))
+    assert mean.compute().item() == 7
+
+
+def test_weighted_mean_of_many_values_does_not_drift():
+    mean, value = WeightedMean(), torch.tensor(0.1)
+    for _ in range(3000):
+        mean.update(value, 1000)
+    assert mean.compute().item() == pytest.approx(float(value), rel=1e-12)
+    mean.to(torch.bfloat16)
+    assert mean.so_far() == pytest.approx(float(value), rel=1e-12)
+
+
+def test_weighted_mean_keeps_nan():
+    mean = WeightedMean()
+    assert math.isnan(mean.so_far())
+    mean.update(torch.tensor(1.0), 2)
+    mean.update(torch.tensor(math.nan), 2)
+    mean.update(torch.tensor(1.0, dtype=torch.bfloat16), 2)
+    assert math.isnan(mean.compute())
+
+
+def test_sums_of_firing_name_every_layer_run_or_not():
+    net = two_layers()
+    meter = FiringRateMeter(net)
+    assert {name: (float(total), count) for name, (total, count) in meter.sums().items()} == {"0": (0, 0), "2": (0, 0)}
+    assert meter.rates() == {}
+    with meter:
+        net(HALF)
+    assert {name: (float(total), count) for name, (total, count) in meter.sums().items()} == {
+        "0": (24, 48),
+        "2": (12, 48),
+    }

@@ -14,6 +14,7 @@ from matplotlib.image import imread
 
 from jellyfit import pictures
 from jellyfit.errors import InputError, InputTypeError
+from jellyfit.pictures.style import BLUE, VERMILLION
 
 LONG = "backbone.stages.3.blocks.11.shortcut.convolution.normalisation.neuron"
 EPOCHS = [{"epoch": float(e), "train/loss": 3.0 - 0.2 * e, "val/accuracy": 0.1 * e} for e in range(6)]
@@ -127,11 +128,7 @@ assert "matplotlib.pyplot" not in sys.modules
 
 
 def test_all_names_what_is_public():
-    public = {
-        name
-        for name, value in vars(pictures).items()
-        if callable(value) and getattr(value, "__module__", "") == pictures.__name__ and not name.startswith("_")
-    }
+    public = {name for name, value in vars(pictures).items() if callable(value) and not name.startswith("_")}
     assert public == set(pictures.__all__)
     assert list(pictures.__all__) == sorted(pictures.__all__)
     assert all(getattr(pictures, name).__doc__ for name in pictures.__all__)
@@ -196,8 +193,8 @@ def test_raster_draws_smaller_values_shorter_and_paler_and_negative_ones_in_anot
     colours = marks(axes).get_colors()
     assert colours[0, 3] == 1
     assert colours[1, 3] == colours[2, 3] < 1
-    assert tuple(colours[0, :3]) == to_rgb(pictures.BLUE)
-    assert tuple(colours[2, :3]) == to_rgb(pictures.VERMILLION)
+    assert tuple(colours[0, :3]) == to_rgb(BLUE)
+    assert tuple(colours[2, :3]) == to_rgb(VERMILLION)
     assert np.ptp(negative[:, 1]) == pytest.approx(np.ptp(small[:, 1]))
     assert right_title(axes) == "4 neurons · rate 0.75 · values -1 to 3"
 
@@ -256,7 +253,7 @@ def test_bars_are_as_long_as_the_rates():
 def test_rates_are_printed_with_what_is_wrong_with_them():
     axes = pictures.firing_rates({"a": 0.12345, "b": 0.0, "c": 0.75, "d": 0.5, "e": 1e-4}).axes[0]
     assert texts(axes) == ["0.123", "0 · silent", "0.75 · saturated", "0.5", "0.0001"]
-    blue, red = to_rgb(pictures.BLUE), to_rgb(pictures.VERMILLION)
+    blue, red = to_rgb(BLUE), to_rgb(VERMILLION)
     assert [bar.get_facecolor()[:3] for bar in axes.patches] == [blue, blue, red, blue, blue]
 
 

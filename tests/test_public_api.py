@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pickle
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -95,3 +96,15 @@ def test_modules_made_with_defaults_pickle(name: str) -> None:
     assert type(copy) is type(module)
     assert copy.state_dict().keys() == module.state_dict().keys()
     assert repr(copy) == repr(module)
+
+
+def test_the_reference_lists_every_public_module() -> None:
+    listed = set(re.findall(r"^::: (\S+)$", (ROOT / "docs/reference.md").read_text(), re.MULTILINE))
+    top = {name for name in MODULES if name.count(".") == 1}
+    assert listed == {name for name in top if list(public(importlib.import_module(name)))}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_no_public_name_hides_a_module_of_the_same_name(name: str) -> None:
+    for attribute, value in public(importlib.import_module(name)):
+        assert inspect.ismodule(value) or f"{name}.{attribute}" not in MODULES

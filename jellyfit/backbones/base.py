@@ -30,20 +30,12 @@ def neuron_from(template: BaseNode | None) -> BaseNode:
     return node
 
 
-def _begin_sequence(backbone: Backbone, args: tuple[Any, ...]) -> None:
-    if backbone.step_mode == "s":
-        return
-    if backbone.carry_state:
-        functional.detach_net(backbone)
-    else:
-        functional.reset_net(backbone)
-
-
 class Backbone(StepModule):
     """Base of all networks: ``[T, N, *] -> [T, N, num_classes]`` in step mode ``"m"`` (default), one step in ``"s"``.
 
     In multi-step mode every call starts from a reset state: the same input gives the same output twice, and nobody
-    writes ``reset_net``. In single-step mode the caller decides when a sequence begins (``functional.reset_net``).
+    writes ``reset_net``. In single-step mode the caller decides when a sequence begins (``functional.reset_net``). A
+    backbone inside another that carries its state carries its own with it.
 
     A subclass builds its modules in ``__init__``, calls ``self.set_step_mode("m")`` at its end, and writes
     ``forward``.
@@ -56,12 +48,28 @@ class Backbone(StepModule):
     """
 
     num_classes: int
+    _carried: bool = False  # runs inside a backbone that carries the state of everything in it
 
     def __init__(self, carry_state: bool = False) -> None:
         super().__init__()
         self.carry_state = carry_state
         self._step_mode = "m"
-        self.register_forward_pre_hook(_begin_sequence)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.step_mode == "s" or self._carried:
+            return super().__call__(*args, **kwargs)
+        if not self.carry_state:
+            functional.reset_net(self)
+            return super().__call__(*args, **kwargs)
+        functional.detach_net(self)
+        inner = [module for module in self.modules() if isinstance(module, Backbone) and module is not self]
+        try:
+            for backbone in inner:
+                backbone._carried = True
+            return super().__call__(*args, **kwargs)
+        finally:
+            for backbone in inner:
+                backbone._carried = False
 
     def set_step_mode(self, step_mode: str) -> None:
         """Set the step mode of the network and of everything in it."""

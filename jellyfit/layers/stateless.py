@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn.common_types import _size_2_t
 
@@ -55,9 +56,22 @@ class Conv2d(_Image, nn.Conv2d):
         bias: bool = True,
         padding_mode: Literal["zeros", "reflect", "replicate", "circular"] = "zeros",
         step_mode: str = "s",
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         nn.Conv2d.__init__(
-            self, in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode
+            self,
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups,
+            bias,
+            padding_mode,
+            device=device,
+            dtype=dtype,
         )
         self.step_mode = step_mode
 
@@ -76,8 +90,12 @@ class BatchNorm2d(_Image, nn.BatchNorm2d):
         affine: bool = True,
         track_running_stats: bool = True,
         step_mode: str = "s",
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
-        nn.BatchNorm2d.__init__(self, num_features, eps, momentum, affine, track_running_stats)
+        nn.BatchNorm2d.__init__(
+            self, num_features, eps, momentum, affine, track_running_stats, device=device, dtype=dtype
+        )
         self.step_mode = step_mode
 
 
@@ -107,17 +125,26 @@ class AvgPool2d(_Image, nn.AvgPool2d):
         padding: _size_2_t = 0,
         ceil_mode: bool = False,
         count_include_pad: bool = True,
+        divisor_override: int | None = None,
         step_mode: str = "s",
     ) -> None:
-        nn.AvgPool2d.__init__(self, kernel_size, stride, padding, ceil_mode, count_include_pad)
+        nn.AvgPool2d.__init__(self, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
         self.step_mode = step_mode
 
 
 class Linear(_Stateless, nn.Linear):
     """``torch.nn.Linear`` with ``step_mode``; acts on the last axis of ``[N, *]`` or ``[T, N, *]``."""
 
-    def __init__(self, in_features: int, out_features: int, bias: bool = True, step_mode: str = "s") -> None:
-        nn.Linear.__init__(self, in_features, out_features, bias)
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        step_mode: str = "s",
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        nn.Linear.__init__(self, in_features, out_features, bias, device=device, dtype=dtype)
         self.step_mode = step_mode
 
 

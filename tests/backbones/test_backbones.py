@@ -284,3 +284,60 @@ def test_subclass_writes_only_its_modules_and_forward():
     assert torch.equal(net(x_seq), net(x_seq))
     assert torch.equal(net(x=x_seq), net(x_seq))  # however it is called
     assert net.body[1].step_mode == "m" and net.body[1][0].step_mode == "s"
+
+
+class Nested(Backbone):
+    """A backbone around another, which it calls once or, for a pair of inputs, twice."""
+
+    def __init__(self, inner, carry_state=False):
+        super().__init__(carry_state)
+        self.num_classes = inner.num_classes
+        self.inner = inner
+        self.set_step_mode("m")
+
+    def forward(self, x):
+        if isinstance(x, tuple):
+            return self.inner(x[0]), self.inner(x[1])
+        return self.inner(x)
+
+
+def small(**options):
+    return SpikingMLP(4, 3, hidden=(32,), **options)
+
+
+def test_of_nested_backbones_the_outer_one_decides_whether_the_state_is_carried():
+    x_seq = frames(6, 2, (4,))
+    for depth in (1, 2):
+        whole, carrying = made(small), made(small)
+        resetting = made(small, carry_state=True)
+        for level in range(depth):
+            carrying = Nested(carrying, carry_state=level == depth - 1)
+            resetting = Nested(resetting)
+        expected = whole(x_seq)
+        assert torch.equal(torch.cat([carrying(piece) for piece in x_seq.split(2)]), expected)
+        assert not torch.equal(torch.cat([whole(piece) for piece in x_seq.split(2)]), expected)
+        assert torch.equal(resetting(x_seq), expected)
+        assert torch.equal(resetting(x_seq), expected)
+
+
+def test_an_inner_backbone_called_twice_or_alone_starts_anew():
+    net = Nested(made(small))
+    x_seq = frames(6, 2, (4,))
+    first, second = net((x_seq, x_seq))
+    assert torch.equal(first, second)
+    carrying = Nested(made(small), carry_state=True)
+    with pytest.raises(InputError):
+        carrying(frames(6, 2, (5,)))
+    carrying(x_seq)
+    assert torch.equal(carrying.inner(x_seq), first)
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch.compile's own doing
+def test_compiled_backbones_reset_and_carry_too():
+    x_seq = frames(6, 2, (4,))
+    for carry_state in (False, True):
+        net = Nested(made(small), carry_state)
+        compiled = torch.compile(copy.deepcopy(net), backend="eager", fullgraph=True)
+        with torch.no_grad():
+            for _ in range(2):
+                assert torch.equal(compiled(x_seq), net(x_seq))

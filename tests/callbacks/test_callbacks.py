@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from jellyfit.backbones import SpikingMLP
-from jellyfit.callbacks import InterruptCheckpoint, MetricsCSV, PlainProgress, SpikePictures, read_metrics
+from jellyfit.callbacks import InterruptCheckpoint, MetricsCSV, PlainProgress, ProgressBar, SpikePictures, read_metrics
 from jellyfit.datamodules import DigitImages
 from jellyfit.rng import get_rng_state
 from jellyfit.tasks import ClassificationTask
@@ -119,6 +119,31 @@ def test_one_line_an_epoch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
             "train/loss", "train/accuracy", "val/loss", "val/accuracy",
         ]  # fmt: skip
         assert line.endswith(" s)")
+
+
+def test_the_bar_shows_the_loss_of_the_epoch_so_far(tmp_path: Path) -> None:
+    shown: list[float | None] = []
+    losses: list[float] = []
+
+    class Bar(ProgressBar):
+        def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+            metrics = super().get_metrics(trainer, pl_module)
+            if trainer.training:
+                shown.append(metrics["train/loss"])
+            return metrics
+
+        def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+            losses.append(float(args[1]["loss"]))
+            shown.clear()
+            super().on_train_batch_end(trainer, *args)
+            means.append(shown[-1])
+
+    means: list[float | None] = []
+    task = make_task()
+    trainer = make_trainer(tmp_path, Bar(refresh_rate=2), limit_train_batches=5, enable_progress_bar=True)
+    trainer.fit(task, datamodule=DigitImages())
+    assert means == pytest.approx([losses[0]] * 2 + [sum(losses[:3]) / 3] * 2 + [sum(losses) / 5])
+    assert float(trainer.callback_metrics["train/loss"]) == pytest.approx(sum(losses) / 5)
 
 
 # ------------------------------------------------------------ pictures

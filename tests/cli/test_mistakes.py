@@ -12,6 +12,7 @@ from tests.conftest import CONFIGS, Cli
 
 FC = ("-c", CONFIGS / "digits_fc.yaml", "--model.T=2", "--trainer.max_epochs=1")
 NEURON = "--model.backbone.neuron"
+CALLBACKS = "lightning.pytorch.callbacks"
 
 
 def assert_one_line(outcome: Any, *words: str) -> None:
@@ -42,6 +43,33 @@ def assert_one_line(outcome: Any, *words: str) -> None:
         (("--model.optimizer.lrr=0.1",), ("lrr", "did you mean 'lr'")),
         (("--model.optimizer=torch.optim.Adamm",), ("Adamm", "did you mean 'torch.optim.Adam'")),
         (("--model.scheduler_interval=day",), ("scheduler_interval", "'epoch' or 'step'", "'day'")),
+        (
+            ("--trainer.logger=TensorBoardLogger", "--trainer.logger.name=mine"),
+            ("trainer.logger.init_args.save_dir: missing", "TensorBoardLogger needs it", "save_dir=. stands for"),
+        ),
+        (
+            ("--trainer.logger=TensorBoardLoger", "--trainer.logger.name=mine"),
+            ("no class 'TensorBoardLoger'", "did you mean 'TensorBoardLogger'"),
+        ),
+        (
+            ("--trainer.logger=lightning.pytorch.loggers.WandbLoger", "--trainer.logger.project=mine"),
+            ("trainer.logger:", "did you mean 'lightning.pytorch.loggers.WandbLogger'"),
+        ),
+        (("--trainer.logger=maybe",), ("trainer.logger", "expected a Logger", "bool", "'maybe'")),
+        (
+            ("--trainer.logger=CSVLogger", "--trainer.logger.save_dir=.", "--trainer.logger+=CSVLogger"),
+            ("trainer.logger[1].init_args.save_dir: missing",),
+        ),
+        (
+            (f"--trainer.callbacks+={CALLBACKS}.EarlyStopping", "--trainer.callbacks.monitr=val/loss"),
+            ("trainer.callbacks[1].init_args.monitr", "did you mean 'monitor'"),
+        ),
+        (
+            (f"--trainer.callbacks+={CALLBACKS}.EarlyStoping", "--trainer.callbacks.monitor=val/loss"),
+            ("trainer.callbacks[1]", f"did you mean '{CALLBACKS}.EarlyStopping'"),
+        ),
+        (("--model.backbone.hidden=[3,a]",), ("backbone.init_args.hidden[1]", "expected int", "'a'")),
+        ((f"{NEURON}.v_threshold=0.5x",), ("v_threshold", "expected float", "'0.5x'")),
         (("--ckpt_path=last",), ("--ckpt_path last", "runs/digits_fc", "Train first")),
         (("--ckpt_path=best",), ("--ckpt_path best", "runs/digits_fc", "Train first")),
         (("--ckpt_path=nowhere.ckpt",), ("--ckpt_path nowhere.ckpt", "no such file")),

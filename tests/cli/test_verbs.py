@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ import torch
 
 import jellyfit
 from jellyfit.callbacks import read_metrics
-from jellyfit.tasks import ClassificationTask
-from tests.conftest import CONFIGS, Cli
+from jellyfit.errors import ConfigError
+from jellyfit.tasks import ClassificationTask, SpikingTask
+from tests.conftest import CONFIGS, Cli, start, wait
 
 FC = ("-c", CONFIGS / "digits_fc.yaml", "--model.T=2", "--trainer.max_epochs=1")
 RUN = Path("runs/digits_fc/0")
@@ -138,6 +140,37 @@ def test_a_logger_of_ones_own_writes_into_the_run_folder(cli: Cli, tmp_path: Pat
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
 
 
+@pytest.mark.parametrize("name", ["TensorBoardLogger", "lightning.pytorch.loggers.TensorBoardLogger"])
+def test_a_logger_named_on_the_command_line(cli: Cli, tmp_path: Path, name: str) -> None:
+    logger = (f"--trainer.logger={name}", "--trainer.logger.save_dir=.", "--trainer.logger.name=mine")
+    succeed(cli, "fit", *FC, *logger)
+    assert any((tmp_path / RUN / "mine").rglob("events.out.tfevents.*"))
+    assert (tmp_path / RUN / "metrics.csv").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+
+
+def test_wandb_offline_writes_into_the_run_folder_and_nowhere_else(tmp_path: Path) -> None:
+    work, elsewhere = tmp_path / "work", tmp_path / "elsewhere"
+    work.mkdir()
+    logger = "lightning.pytorch.loggers.WandbLogger"
+    (work / "wandb.yaml").write_text(f"trainer: {{logger: {{class_path: {logger}, init_args: {{project: digits}}}}}}\n")
+    forms = (("-c", "wandb.yaml"), ("--trainer.logger=WandbLogger", "--trainer.logger.project=digits"))
+    environment = {f"WANDB_{name}_DIR": str(elsewhere) for name in ("CACHE", "CONFIG", "DATA")}
+    for version, form in enumerate(forms):
+        outcome = wait(start(work, "fit", *FC, *form, WANDB_MODE="offline", **environment))
+        assert outcome.status == 0, outcome.err
+        assert "Traceback" not in outcome.err
+        run = work / f"runs/digits_fc/{version}"
+        assert {path.name for path in run.iterdir()} == {
+            "config.yaml", "metrics.csv", "checkpoints", "pictures", "wandb",
+        }  # fmt: skip
+        (log,) = (run / "wandb").glob("offline-run-*/run-*.wandb")
+        for name in read_metrics(run / "metrics.csv")[0]:
+            assert name.encode() in log.read_bytes()
+        assert f"class_path: {logger}" in (run / "config.yaml").read_text()
+    assert sorted(path.name for path in work.iterdir()) == ["runs", "wandb.yaml"]
+
+
 @pytest.mark.parametrize("verb", ["fit", "validate", "test", "predict"])
 def test_fast_dev_run_writes_nothing(cli: Cli, tmp_path: Path, verb: str) -> None:
     succeed(cli, verb, *FC, "--trainer.fast_dev_run=true", "--trainer.callbacks=null")
@@ -175,7 +208,7 @@ def test_name_and_runs_choose_the_place(cli: Cli, tmp_path: Path) -> None:
     assert "Runs under elsewhere: mine" in outcome.err
 
 
-def test_a_class_from_the_working_folder(cli: Cli, tmp_path: Path) -> None:
+def test_a_class_from_the_working_folder(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_own_task.py").write_text(
         "from jellyfit.losses import RateCrossEntropy\n"
         "from jellyfit.tasks import ClassificationTask\n\n"
@@ -188,8 +221,23 @@ def test_a_class_from_the_working_folder(cli: Cli, tmp_path: Path) -> None:
     succeed(cli, "fit", "-c", "mine.yaml", *FC[2:])
     from my_own_task import MyTask  # type: ignore[import-not-found]
 
-    task = MyTask.load_from_checkpoint(tmp_path / "runs/mine/0/checkpoints/last.ckpt")
-    assert task.loss.label_smoothing == 0.1
+    path = tmp_path / "runs/mine/0/checkpoints/last.ckpt"
+    for base in (MyTask, ClassificationTask, SpikingTask):
+        task = base.load_from_checkpoint(path, map_location="cpu")
+        assert type(task) is MyTask
+        assert task.loss.label_smoothing == 0.1
+    assert MyTask.load_from_checkpoint(str(path), log_firing_rates=False).log_firing_rates is False
+    with path.open("rb") as file:
+        assert type(MyTask.load_from_checkpoint(file)) is MyTask
+
+    class Another(ClassificationTask):
+        pass
+
+    with pytest.raises(ConfigError, match=r"class my_own_task\.MyTask, which is not a subclass of Another"):
+        Another.load_from_checkpoint(path)
+    monkeypatch.delitem(sys.modules, "my_own_task")
+    with pytest.raises(ConfigError, match=r"which is not imported\. Import it \(from my_own_task import MyTask\)"):
+        ClassificationTask.load_from_checkpoint(path)
 
 
 def test_print_config_writes_nothing(cli: Cli, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from jellyfit import functional, layers
-from jellyfit.errors import InputError
+from jellyfit.errors import InputError, InputTypeError
 from jellyfit.neurons import IFNode, LIFNode, ParametricLIFNode
 
 CONTAINERS = [layers.MultiStepContainer, layers.SeqToANNContainer, lambda *m: layers.StepModeContainer(True, *m)]
@@ -67,7 +67,7 @@ def test_step_by_step_equals_layer_by_layer_with_gradients(name):
     torch.testing.assert_close(*results, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("container", [CONTAINERS[0], CONTAINERS[2]])
 def test_what_a_container_holds_stays_in_single_step_mode(container):
     inner, nested = LIFNode(step_mode="m"), IFNode(step_mode="m")
     held = container(nn.Sequential(inner), layers.Linear(2, 2, step_mode="m"), layers.MultiStepContainer(nested))
@@ -170,3 +170,69 @@ def test_what_is_no_sequence_is_refused(container, shape):
 
 def test_repr_tells_what_a_step_mode_container_is():
     assert "stateful=True, step_mode='s'" in repr(layers.StepModeContainer(True, nn.Identity()))
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_a_slice_is_a_container_of_the_same_kind_and_step_mode(container):
+    held = container(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.BatchNorm2d(2))
+    for step_mode in ("s", "m"):
+        held.step_mode = step_mode
+        part = held[1:]
+        assert type(part) is type(held) and part.step_mode == step_mode
+        assert list(part) == [held[1], held[2]] and held[-1] is held[2]
+        assert list(part.state_dict()) == [key for key in held.state_dict() if key.startswith("2.")]  # names stay
+        x_seq = images(3, 2, 2, 4, 4)
+        step_by_step = torch.stack([part.eval()[1](part[0](x)) for x in x_seq])
+        whole = part(x_seq) if step_mode == "m" else torch.stack([part(x) for x in x_seq])
+        torch.testing.assert_close(whole, step_by_step)
+    assert len(held[:0]) == 0
+
+
+def test_a_slice_of_a_step_mode_container_is_as_stateful():
+    node = IFNode()
+    part = layers.StepModeContainer(True, nn.Identity(), node)[1:]
+    part.step_mode = "m"
+    assert part.stateful and part(torch.full((4, 1, 1), 0.5)).flatten().tolist() == [0.0, 1.0, 0.0, 1.0]
+    assert not layers.StepModeContainer(False, nn.Identity(), nn.ReLU())[1:].stateful
+
+
+@pytest.mark.parametrize(
+    ("container", "advice"),
+    [
+        (layers.SeqToANNContainer, "step mode 'm', or into a MultiStepContainer"),
+        (lambda *m: layers.StepModeContainer(False, *m), "Set stateful=True"),
+    ],
+)
+def test_a_neuron_where_time_is_merged_into_the_batch_is_refused(container, advice):
+    told = (
+        r"runs all time steps as one batch, but '1.0' in it \(LIFNode\) remembers from one step to the next.*" + advice
+    )
+    with pytest.raises(InputTypeError, match=told):
+        container(nn.Linear(2, 2), nn.Sequential(LIFNode()))
+    with pytest.raises(InputTypeError, match="'0.0' in it"):
+        container(layers.MultiStepContainer(IFNode()))
+
+    class Own(nn.Module):
+        def reset(self):
+            pass
+
+    held = container(nn.Identity())
+    for put in (
+        lambda m: held.append(m),
+        lambda m: held.insert(0, m),
+        lambda m: held.extend([m]),
+        lambda m: held.__setitem__(0, m),
+        lambda m: held.add_module("more", m),
+    ):
+        for stateful in (Own(), IFNode()):
+            with pytest.raises(InputTypeError, match=type(stateful).__name__):
+                put(stateful)
+    assert len(held) == 1 and isinstance(held[0], nn.Identity)
+
+
+def test_modules_added_later_take_single_steps_too():
+    held = layers.MultiStepContainer(layers.Linear(2, 2))
+    held.append(IFNode(step_mode="m")).insert(0, LIFNode(step_mode="m"))
+    held[1] = layers.Linear(2, 2, step_mode="m")
+    assert [module.step_mode for module in held] == ["s", "s", "s"]
+    assert held(images(3, 4, 2)).shape == (3, 4, 2)

@@ -38,12 +38,25 @@ PAIRS = [
         lambda: nn.AvgPool2d(2, 1, 1, count_include_pad=False),
         (3, 5, 5),
     ),
+    (
+        lambda **k: layers.AvgPool2d(2, divisor_override=3, **k),
+        lambda: nn.AvgPool2d(2, divisor_override=3),
+        (3, 4, 4),
+    ),
     (lambda **k: layers.Linear(5, 4, **k), lambda: nn.Linear(5, 4), (5,)),
     (lambda **k: layers.Linear(5, 4, bias=False, **k), lambda: nn.Linear(5, 4, bias=False), (2, 5)),
     (lambda **k: layers.Flatten(**k), lambda: nn.Flatten(), (3, 4, 5)),
     (lambda **k: layers.Flatten(2, 3, **k), lambda: nn.Flatten(2, 3), (3, 4, 5)),
 ]
-IDS = ["strided conv", "grouped conv", "batch norm", "batch norm without affine", "max pool", "average pool"]
+IDS = [
+    "strided conv",
+    "grouped conv",
+    "batch norm",
+    "batch norm without affine",
+    "max pool",
+    "average pool",
+    "divided pool",
+]
 IDS += ["linear", "linear on two axes", "flatten", "flatten some"]
 each_layer = pytest.mark.parametrize(("ours", "plain", "shape"), PAIRS, ids=IDS)
 
@@ -78,6 +91,21 @@ def test_gradients_are_the_same_in_both_step_modes(ours, plain, shape):
         (y_seq**2).sum().backward()
         results.append((x_seq.grad, [p.grad for p in layer.parameters()]))
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda **k: layers.Conv2d(3, 4, 3, **k),
+        lambda **k: layers.BatchNorm2d(3, **k),
+        lambda **k: layers.Linear(3, 4, **k),
+    ],
+)
+def test_layer_is_made_on_the_device_and_of_the_dtype_asked_for(build):
+    layer = build(device="meta", dtype=torch.float64, step_mode="m")
+    assert layer.step_mode == "m"
+    assert {(p.device.type, p.dtype) for p in layer.parameters()} == {("meta", torch.float64)}
+    assert {p.dtype for p in build().parameters()} == {torch.float32}
 
 
 def test_layer_is_an_instance_of_torchs():

@@ -155,6 +155,59 @@ def test_metrics_are_those_computed_by_hand(tmp_path: Path) -> None:
     assert (tmp_path / "pictures/confusion_matrix.png").is_file()
 
 
+def test_the_loss_of_an_epoch_weighs_batches_by_their_size(tmp_path: Path) -> None:
+    task = make_task(optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.0))
+    losses: list[float] = []
+    step = task.step
+
+    def watched(batch: Batch, stage: str) -> Any:
+        loss, values = step(batch, stage)
+        losses.append(float(loss.detach()))
+        return loss, values
+
+    task.step = watched  # type: ignore[method-assign]
+    trainer = make_trainer(tmp_path, max_epochs=2)
+    trainer.fit(task, datamodule=Stills(batch_size=4))  # batches of 4, 4 and 2
+    for stage, (a, b, c) in (("train", losses[6:9]), ("val", losses[9:])):
+        expected = (4 * a + 4 * b + 2 * c) / 10
+        assert float(trainer.callback_metrics[f"{stage}/loss"]) == pytest.approx(expected, rel=1e-7)
+
+
+def test_a_task_that_runs_its_training_step_by_itself_logs_its_own_loss(tmp_path: Path) -> None:
+    class Own(ClassificationTask):
+        def configure_metrics(self, stage: str) -> dict[str, Metric]:
+            return {}
+
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            loss, _ = self.step(batch, "train")
+            self.log("train/loss", 0.0 * loss.detach() + 7.0, on_epoch=True, on_step=False, batch_size=len(batch.y))
+            return loss
+
+    trainer = make_trainer(tmp_path)
+    trainer.fit(Own(SpikingMLP(4, 3), T=3), datamodule=Stills(batch_size=4))
+    assert float(trainer.callback_metrics["train/loss"]) == 7.0
+    assert 0 < float(trainer.callback_metrics["val/loss"]) < 7.0
+
+
+def test_what_a_broken_off_run_counted_is_forgotten(tmp_path: Path) -> None:
+    class Broken(pl.Callback):
+        def on_train_batch_end(self, *_: Any) -> None:
+            raise ValueError("broken")
+
+    task = make_task()
+    with pytest.raises(ValueError, match="broken"):
+        make_trainer(tmp_path, callbacks=[Broken()]).fit(task, datamodule=Stills(batch_size=4))
+    assert task.loss_of("train").update_called
+    trainer = make_trainer(tmp_path)
+    trainer.fit(task, datamodule=Stills(batch_size=4))
+    again = copy.deepcopy(task)
+    one, two = make_trainer(tmp_path), make_trainer(tmp_path)
+    one.test(task, datamodule=Stills(batch_size=4), verbose=False)
+    two.test(again, datamodule=Stills(), verbose=False)
+    assert one.callback_metrics["test/accuracy"] == two.callback_metrics["test/accuracy"]
+    torch.testing.assert_close(one.callback_metrics["test/loss"], two.callback_metrics["test/loss"], rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize(
     ("top_k", "expected"), [(5, set()), (3, set()), (2, {"accuracy_top2"}), (1, set()), (0, set())]
 )

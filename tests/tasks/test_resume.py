@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from jellyfit.callbacks import read_metrics
 from tests.conftest import CONFIGS, Cli, start, wait
 
 # Random everywhere: a Poisson encoder draws in training and validation, the order of samples changes every epoch.
@@ -80,3 +81,22 @@ def test_ctrl_c_saves_a_checkpoint_exits_130_and_goes_on_to_the_bit(cli: Cli, tm
     assert_same_weights(
         tmp_path / "runs/whole/0/checkpoints/last.ckpt", tmp_path / "runs/stopped/0/checkpoints/last.ckpt"
     )
+    stopped, whole = (tmp_path / f"runs/{name}/0/metrics.csv" for name in ("stopped", "whole"))
+    assert stopped.read_text() == whole.read_text(), "the training loss is that of the whole epoch"
+
+
+def test_going_on_from_a_checkpoint_of_every_few_steps(cli: Cli, tmp_path: Path) -> None:
+    every = (
+        "--trainer.callbacks+=lightning.pytorch.callbacks.ModelCheckpoint",
+        "--trainer.callbacks.every_n_train_steps=10",
+        "--trainer.callbacks.save_top_k=-1",
+    )
+    settings = (*SETTINGS, *every, "--trainer.max_epochs=2")  # of 32 steps
+    assert cli("fit", *settings, "--name=whole", "--trainer.callbacks.dirpath=whole").status == 0
+    for part in ("epoch=0-step=20", "epoch=1-step=40"):
+        again = ("--trainer.callbacks.dirpath=parts", f"--ckpt_path=whole/{part}.ckpt")
+        assert cli("fit", *settings, "--name=parts", *again).status == 0
+        assert_same_weights(tmp_path / "whole/epoch=1-step=60.ckpt", tmp_path / "parts/epoch=1-step=60.ckpt")
+        runs = [tmp_path / f"runs/{name}" for name in ("whole", "parts")]
+        rows = [read_metrics(sorted(run.iterdir())[-1] / "metrics.csv") for run in runs]
+        assert rows[1] == rows[0][-len(rows[1]) :], "losses of the whole epoch"
