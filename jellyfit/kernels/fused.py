@@ -188,7 +188,10 @@ class FusedStep:
                 self.graph.after.run(slots)
             for i, slot in enumerate(self.graph.grad_params):
                 if slot is not None:
-                    grad_params[i] = slots[slot].sum_to_size(params[i].shape).to(params[i].dtype)
+                    grad = slots[slot]
+                    if grad.shape != params[i].shape:
+                        grad = grad.sum_to_size(params[i].shape)
+                    grad_params[i] = grad if grad.dtype == params[i].dtype else grad.to(params[i].dtype)
         none = self.graph.grad_x is None  # nothing depends on the input
         grad_states = [
             None if value is None else grad for value, grad in zip(self.graph.grad_states, grad_states, strict=True)

@@ -140,9 +140,9 @@ class HostTarget:
         blocks = -(-count // elements)
         width = sum(period for period, _ in sums)
         chunks = min(blocks, 64 if width * 256 <= count else 8) if sums else blocks
-        partial = torch.zeros(chunks, width, dtype=torch.float64) if sums else None
+        totals = torch.empty(width, dtype=self.real) if sums else None
         arguments = [count, steps, elements, threads, chunks, width, x.data_ptr(), grad_spikes.data_ptr()]
-        arguments += [grad_x.data_ptr(), _pointer(grad_v_seq), _pointer(kept), _pointer(partial)]
+        arguments += [grad_x.data_ptr(), _pointer(grad_v_seq), _pointer(kept), _pointer(totals)]
         for tensors in (firsts, grad_lasts, grad_firsts):
             arguments += [_pointer(tensor) for tensor in tensors]
         for tensor, period, inner in params:
@@ -153,9 +153,10 @@ class HostTarget:
             offset += period
         arguments.append(ctypes.addressof(self._constants["backward"]))
         self._backward(pack(f"{len(arguments)}q", *arguments))
-        if partial is None:
+        if totals is None:
             return grad_x, grad_firsts, []
-        return grad_x, grad_firsts, list(partial.sum(0).to(self.real).split([period for period, _ in sums]))  # type: ignore[no-untyped-call]
+        found = [totals] if len(sums) == 1 else list(totals.split([period for period, _ in sums]))  # type: ignore[no-untyped-call]
+        return grad_x, grad_firsts, found
 
 
 def _pointer(tensor: Tensor | None) -> int:

@@ -443,6 +443,7 @@ class Writer:
             "    large_pages(grad_x, T * M * sizeof(io));",
             "    const int64_t blocks = (M + E - 1) / E;",
             f"    const int64_t longest = T < {STRETCH} ? T : {STRETCH};" if size else "",
+            "    double* partial = calloc(chunks * width, sizeof(double));" if reductions else "",
             "    #pragma omp parallel num_threads(threads) if (threads > 1)",
             "    {",
             f"    real* scratch = malloc(longest * {size} * E * sizeof(real));" if size else "",
@@ -506,10 +507,19 @@ class Writer:
             where = f"partial + chunk * width + sum{i}_offset"
             body.append(f"        scatter({where}, sum{i}, first, n, sum{i}_period, sum{i}_inner);")
         body += ["    }", "    free(scratch);" if size else "", "    }"]
+        if reductions:
+            body += [
+                "    for (int64_t i = 0; i < width; ++i) {  // the same order whatever the number of threads",
+                "        double sum = 0.0;",
+                "        for (int64_t chunk = 0; chunk < chunks; ++chunk) sum += partial[chunk * width + i];",
+                "        sums[i] = (real)sum;",
+                "    }",
+                "    free(partial);",
+            ]
         arguments = [
             "int64_t M", "int64_t T", "int64_t E", "int64_t threads", "int64_t chunks", "int64_t width",
             f"const io* {x}", "const io* grad_s", "io* grad_x", "const real* grad_v_seq", "const real* states",
-            "double* partial",
+            "real* sums",
             *(f"const real* {name}_first" for name in states), *(f"const real* {name}_last" for name in grads),
             *(f"real* {name}_first" for name in grads), *self.param_arguments(),
             *(f"int64_t sum{i}_{what}" for i in range(len(reductions)) for what in ("period", "inner", "offset")),

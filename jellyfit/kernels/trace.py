@@ -195,7 +195,7 @@ class _Recorder(TorchDispatchMode):
         outer = [tensor for tensor in tensors if isinstance(known[id(tensor)], _Outer)]
         if not outer:
             return False
-        size = math.prod(torch.broadcast_shapes(*(tensor.shape for tensor in outer)))  # type: ignore[no-untyped-call]
+        size = math.prod(np.broadcast_shapes(*(tensor.shape for tensor in outer)))
         return all(
             isinstance(value, _Outer) or (value.is_const and tensor.numel() <= size)
             for tensor, value in ((tensor, known[id(tensor)]) for tensor in tensors)
@@ -213,7 +213,7 @@ class _Recorder(TorchDispatchMode):
 
     def _outside(self, func: Any, name: str, args: Any, kwargs: Any, known: dict[int, Value | _Outer]) -> Tensor:
         if is_pointwise(name):
-            shape = torch.broadcast_shapes(*(arg.shape for arg in args if isinstance(arg, Tensor)))  # type: ignore[no-untyped-call]
+            shape = np.broadcast_shapes(*(arg.shape for arg in args if isinstance(arg, Tensor)))
             out = torch.empty(shape, dtype=self._dtype(name, args), device="meta")
         else:
             out = func(*args, **kwargs)
@@ -251,7 +251,7 @@ class _Recorder(TorchDispatchMode):
             dtype = self._dtype(name, args)
             if dtype not in (self.real, torch.bool):
                 raise NotPointwiseError(f"aten.{name} gives {dtype}: kernels compute in {self.real} and bool")
-            shape = torch.broadcast_shapes(*(arg.shape for arg in args if isinstance(arg, Tensor)))  # type: ignore[no-untyped-call]
+            shape = np.broadcast_shapes(*(arg.shape for arg in args if isinstance(arg, Tensor)))
             try:
                 value = self.lower(name, operands, kwargs)
             except (KeyError, TypeError, ValueError) as error:
@@ -413,7 +413,7 @@ def trace_step(
         results: Sequence[Tensor | None] = [None] * len(sources)
         if differentiable:
             with recorder:
-                results = torch.autograd.grad(differentiable, sources, incoming, allow_unused=True)
+                results = _gradients(differentiable, sources, incoming)
     inner = [
         None if result is None else recorder.inner(recorder.value_of(result, "its gradient"))
         for result in results[: 1 + len(states)]
@@ -436,6 +436,15 @@ def trace_step(
         grad_params=grad_params,
         shapes=recorder.shapes,
     )
+
+
+def _gradients(outputs: Sequence[Tensor], inputs: Sequence[Tensor], grads: Sequence[Tensor]) -> Sequence[Tensor | None]:
+    """``torch.autograd.grad``, without the checks of ``grads`` that would import the whole of sympy (a second)."""
+    engine = torch.autograd.Variable._execution_engine
+    found: Sequence[Tensor | None] = engine.run_backward(
+        tuple(outputs), tuple(grads), False, False, tuple(inputs), allow_unreachable=True, accumulate_grad=False
+    )
+    return found
 
 
 def _leave(recorder: _Recorder, result: Tensor | None) -> int | None:

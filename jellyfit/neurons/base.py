@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -130,7 +131,7 @@ class MemoryModule(StepModule):
     def reset(self) -> None:
         """Forget: every memory returns to its registered value."""
         for name in self._memories:
-            setattr(self, name, self.reset_value(name))
+            self.__dict__[name] = self.reset_value(name)  # memories are plain attributes: no need to ask nn.Module
 
     def detach(self) -> None:
         """Keep the memories' values but cut them from the graph that computed them (truncated BPTT, streaming)."""
@@ -402,7 +403,7 @@ class BaseNode(MemoryModule):
 
     def reset(self) -> None:
         super().reset()
-        self._state_dtype = None
+        self.__dict__["_state_dtype"] = None
 
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"_kernels": None}
@@ -445,8 +446,8 @@ class BaseNode(MemoryModule):
 
     def _broadcast(self, name: str, value: Tensor, x: Tensor) -> torch.Size:
         try:
-            fits = bool(torch.broadcast_shapes(value.shape, x.shape) == x.shape)  # type: ignore[no-untyped-call]
-        except RuntimeError:
+            fits = np.broadcast_shapes(value.shape, x.shape) == tuple(x.shape)
+        except ValueError:
             fits = False
         if not fits:
             raise InputError(

@@ -250,7 +250,7 @@ class NodeKernels:
         else:
             spikes, lasts, v_seq = batch_norm_step(plan, norm, x, states, self.params(), node.store_v_seq)
         memory.update(zip(self.states, lasts, strict=True))
-        node._state_dtype = x.dtype
+        memory["_state_dtype"] = x.dtype
         if v_seq is not None:
             node._keep_v_seq(v_seq)
         return spikes
