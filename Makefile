@@ -23,6 +23,11 @@ $(VENV)/.dev: $(VENV)/.base
 	$(PIP) --no-deps spikingjelly==2.0.0 loguru h5py tqdm
 	@touch $@
 
+# Other libraries, which the benchmarks compare with; no test needs them.
+$(VENV)/.peers: $(VENV)/.dev
+	$(PIP) --no-deps snntorch==1.0.0 norse==1.1.0 nir==1.0.8 nirtorch==2.6
+	@touch $@
+
 $(VENV)/.docs: $(VENV)/.base
 	$(PIP) --no-build-isolation -e ".[docs]"
 	@touch $@
@@ -44,10 +49,12 @@ format: $(VENV)/.dev ## let ruff put the code in order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.dev ## measure: events to frames, overhead of a training step (JSON into benchmarks/results)
+bench: $(VENV)/.peers ## measure events, neurons, training steps against others (JSON into benchmarks/results; an hour)
 	mkdir -p benchmarks/results
 	$(BIN)/python benchmarks/events.py --json benchmarks/results/events.json
 	$(BIN)/python benchmarks/overhead.py --json benchmarks/results/overhead.json
+	$(BIN)/python benchmarks/neurons.py --compile --json benchmarks/results/neurons.json
+	$(BIN)/python benchmarks/open_neuromorphic.py --json benchmarks/results/open_neuromorphic.json
 
 gpu: $(VENV)/.dev ## train and test on an NVIDIA GPU, and measure the overhead of a step there
 	@$(BIN)/python -c "import torch, sys; sys.exit(0 if torch.cuda.is_available() else 'make gpu: no CUDA device, or torch without CUDA (see jellyfit doctor)')"

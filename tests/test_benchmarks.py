@@ -1,0 +1,118 @@
+"""The benchmarks run and give figures that make sense; how large they are is no test's business."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT
+
+PEERS = ("SpikingJelly", "snnTorch", "Norse")
+
+
+def run(script: str, folder: Path, *args: str) -> tuple[dict[str, Any], str]:
+    """Figures and printed table of a benchmark."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / script), *args, "--json", str(folder / "figures.json")],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads((folder / "figures.json").read_text()), done.stdout
+
+
+def medians(figures: Any) -> Iterator[float]:
+    if isinstance(figures, dict):
+        if "median" in figures:
+            yield from (figures["median"], figures["low"], figures["high"])
+        for value in figures.values():
+            yield from medians(value)
+    elif isinstance(figures, list):
+        for value in figures:
+            yield from medians(value)
+
+
+def assert_sound(figures: dict[str, Any]) -> None:
+    found = list(medians(figures))
+    assert found
+    assert all(math.isfinite(figure) and figure > 0 for figure in found)
+    assert figures["checks"]
+    for check in figures["checks"]:
+        assert check["equal"], check
+        assert check["differing"] == 0, check
+
+
+@pytest.mark.slow
+def test_every_section_of_the_neuron_benchmark_runs(tmp_path: Path) -> None:
+    figures, table = run(
+        "neurons.py", tmp_path, "--quick", "--neurons", "LIF", "--steps", "3", "--sizes", "256", "--point", "3", "2",
+        "16", "--seconds", "0.05", "--threads", "1",
+    )  # fmt: skip
+    assert_sound(figures)
+    (cell,) = figures["cells"]
+    assert set(cell["times_copy"]) == {"copy fresh", "copy mapped"}
+    for library, version in figures["libraries"].items():
+        assert (library in cell["times_jellyfit"]) == (version is not None)
+        assert (library in figures["point"]["times_jellyfit"]) == (version is not None)
+        assert version is not None or cell["skipped"][library] == "not installed"
+    assert figures["point"]["first_call_seconds"]["jellyfit"] > 0
+    assert all(check["equal"] for check in figures["point"]["checks"])
+    assert [row["what"] for row in figures["overhead"]] == ["forward", "forward + backward"]
+    assert figures["memory"][0]["bytes_per_element"]["eager"] > figures["memory"][0]["bytes_per_element"]["jellyfit"]
+    (first_use,) = figures["first-use"]
+    assert all(first_use[cache]["first forward"] > 0 for cache in ("empty", "filled"))
+    assert "LIF" in table
+
+
+def test_without_other_libraries_only_eager_pytorch_and_copies_are_measured(tmp_path: Path) -> None:
+    figures, table = run(
+        "neurons.py", tmp_path, "--quick", "--only", "cells", "memory", "--steps", "2", "--sizes", "64", "--seconds",
+        "0.02", "--threads", "1", "--without", *PEERS,
+    )  # fmt: skip
+    assert_sound(figures)
+    assert [cell["neuron"] for cell in figures["cells"]] == ["IF", "LIF", "PLIF", "EIF", "Izhikevich"]
+    for cell in figures["cells"]:
+        assert set(cell["times_jellyfit"]) == {"eager"}
+        assert all(cell["skipped"][library] == "not installed" for library in PEERS)
+    assert "not installed" in table
+
+
+def test_what_is_too_large_or_too_slow_is_left_out_and_said(tmp_path: Path) -> None:
+    figures, table = run(
+        "neurons.py", tmp_path, "--only", "cells", "--neurons", "IF", "--steps", "2", "--sizes", "64", "65536",
+        "--seconds", "0.02", "--threads", "1", "--without", *PEERS, "--gib", "0.002", "--cap", "0",
+    )  # fmt: skip
+    small, large = figures["cells"]
+    assert small["skipped"]["eager"].startswith("too slow")
+    assert set(small["ms"]) == {"jellyfit", "copy fresh", "copy mapped"}
+    assert large["skipped"]["all"].startswith("too large")
+    assert "too slow" in table
+    assert "skipped: too large" in table
+
+
+@pytest.mark.slow
+def test_the_open_neuromorphic_benchmark_runs(tmp_path: Path) -> None:
+    figures, _ = run(
+        "open_neuromorphic.py", tmp_path, "--quick", "--sizes", "16", "--steps", "4", "--batch", "2", "--threads", "1",
+        "--without", *PEERS,
+    )  # fmt: skip
+    (net,) = figures["nets"]
+    assert all(check["equal"] for check in figures["checks"])
+    for name in ("Linear alone", "jellyfit", "eager"):
+        row = net[name]
+        assert row["forward_s"]["median"] > 0
+        assert row["backward_s"]["median"] > 0
+        assert math.isfinite(row["times_jellyfit"]["median"])
+        assert row["peak_gib"] > 0
+    assert all(net["skipped"][library] == "not installed" for library in PEERS)
