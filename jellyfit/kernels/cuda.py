@@ -94,10 +94,26 @@ def _index(device: torch.device) -> int:
     return torch.cuda.current_device() if device.index is None else device.index
 
 
+class _TorchStream:
+    """A stream of PyTorch's as CuPy takes it.
+
+    Args:
+        address: of the CUDA stream.
+    """
+
+    def __init__(self, address: int) -> None:
+        self.address = address
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, self.address
+
+
 @functools.lru_cache(maxsize=64)
 def _stream(address: int, index: int) -> Any:
     import cupy
 
+    if hasattr(cupy.cuda.Stream, "from_external"):  # since CuPy 14, which warns of the other
+        return cupy.cuda.Stream.from_external(_TorchStream(address))
     return cupy.cuda.ExternalStream(address, index)
 
 
@@ -122,6 +138,8 @@ class CudaTarget:
         start: what each state starts with where no tensor is given.
         arrays: for each of the graph's parameters, whether it has more than one element.
         title: what the generated source is about.
+        affine: see :class:`~jellyfit.kernels.cuda_source.CudaWriter`; scale and shift then follow the parameters.
+        lift: see there.
         device: where it runs.
         launcher: what compiles and launches; default: CuPy.
     """
@@ -134,21 +152,30 @@ class CudaTarget:
         start: Sequence[float],
         arrays: Sequence[bool],
         title: str,
+        affine: bool = False,
+        lift: bool = False,
         device: torch.device | None = None,
         launcher: Launcher | None = None,
     ) -> None:
         self.real, self.io = real, io
         self.device = torch.device("cuda") if device is None else device
         self._launcher: Launcher = CupyLauncher() if launcher is None else launcher
-        self._writer = CudaWriter(program, real, io, start, arrays, title)
+        self._arguments = (program, real, io, start, arrays, title, affine, lift)
+        self._writer = CudaWriter(*self._arguments)
         self._keeps = bool(program.keep)
         self._kernels: dict[str, dict[int, Launch]] = {}
+        self._numbers: dict[str, Tensor] = {}  # constants that are no part of the source, by pass
         self.stretch = self._writer.stretch
         """Time steps between two states that forward keeps for backward; a shorter sequence keeps none."""
 
     def source(self, which: str) -> str:
         """The generated source of ``"forward"`` or ``"backward"``."""
-        return self._writer.forward() if which == "forward" else self._writer.backward()
+        return self._write(which)[0]
+
+    def _write(self, which: str) -> tuple[str, list[float]]:
+        writer = CudaWriter(*self._arguments)
+        text = writer.forward() if which == "forward" else writer.backward()
+        return text, [value.number for value in writer.names.lifted.values()]
 
     def prepare(self) -> None:
         """Compile forward, so that what cannot be compiled shows before anything depends on it."""
@@ -173,7 +200,8 @@ class CudaTarget:
                 kept = torch.empty(stretches, len(firsts), count, dtype=self.real, device=x.device)
         addresses = [_pointer(tensor) for tensor in (x, spikes, v_seq, kept, *firsts, *lasts)]
         width, blocks = self._grid("forward", count, addresses)
-        self._load("forward")[width](blocks, THREADS["forward"], [count, steps, *addresses, *_param_arguments(params)])
+        launch = self._load("forward")[width]
+        launch(blocks, THREADS["forward"], [count, steps, *addresses, *self._param_arguments("forward", params)])
         return spikes, lasts, v_seq, kept
 
     def backward(
@@ -201,11 +229,9 @@ class CudaTarget:
             else torch.empty(blocks * THREADS["backward"], dtype=torch.float64, device=x.device)
             for each in self._writer.each
         ]
-        self._load("backward")[width](
-            blocks,
-            THREADS["backward"],
-            [count, steps, *addresses, *_param_arguments(params), *map(_pointer, shares)],
-        )
+        launch = self._load("backward")[width]
+        more = [*self._param_arguments("backward", params), *map(_pointer, shares)]
+        launch(blocks, THREADS["backward"], [count, steps, *addresses, *more])
         found = [
             share.view(-1, period, inner if each else 1).sum((0, 2), dtype=torch.float64).to(self.real)
             for share, (period, inner), each in zip(shares, sums, self._writer.each, strict=True)
@@ -220,9 +246,15 @@ class CudaTarget:
     def _load(self, which: str) -> dict[int, Launch]:
         if which not in self._kernels:
             names = self._writer.kernels(which)
-            launches = self._launcher.load(self.source(which), list(names.values()), self.device)
+            text, numbers = self._write(which)
+            launches = self._launcher.load(text, list(names.values()), self.device)
+            self._numbers[which] = torch.tensor(numbers, dtype=self.real, device=self.device)
             self._kernels[which] = {width: launches[name] for width, name in names.items()}
         return self._kernels[which]
+
+    def _param_arguments(self, which: str, params: Sequence[Param]) -> list[int]:
+        found = [argument for tensor, period, inner in params for argument in (tensor.data_ptr(), period, inner)]
+        return found + ([self._numbers[which].data_ptr()] if len(self._numbers[which]) else [])
 
     def _grid(self, which: str, count: int, addresses: Sequence[int]) -> tuple[int, int]:
         """Elements that a thread takes at a time, and blocks."""
@@ -236,7 +268,3 @@ class CudaTarget:
 
 def _pointer(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
-
-
-def _param_arguments(params: Sequence[Param]) -> list[int]:
-    return [argument for tensor, period, inner in params for argument in (tensor.data_ptr(), period, inner)]

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 
@@ -38,21 +38,17 @@ _FUNCTIONS = (
 
 # A state of a neuron may be called like a word of C++, or like something in use around the generated lines.
 _RESERVED = {
-    "alignas", "alignof", "and", "and_eq", "asm", "bitand", "bitor", "catch", "class", "compl", "concept", "const_cast",
-    "constexpr", "decltype", "delete", "dynamic_cast", "explicit", "export", "false", "friend", "inline", "mutable",
-    "namespace", "new", "noexcept", "not", "not_eq", "nullptr", "operator", "or", "or_eq", "private", "protected",
-    "public", "reinterpret_cast", "static_assert", "static_cast", "template", "thread_local", "throw", "true", "try",
-    "typeid", "typename", "using", "virtual", "wchar_t", "xor", "xor_eq", "param", "state", "keep", "grad", "sum",
-    "step", "again", "back", "load", "store", "widen", "narrow", "int64", "half", "fabs", "fabsf", "ABS", "SIGMOID",
-    "R", "NAN", "INFINITY", *(name.upper() for name in _FUNCTIONS), *_FUNCTIONS, *(f"{name}f" for name in _FUNCTIONS),
+    "alignas", "alignof", "and", "and_eq", "asm", "bitand", "bitor", "catch", "class", "compl", "concept",
+    "const_cast", "constexpr", "decltype", "delete", "dynamic_cast", "explicit", "export", "false", "friend",
+    "inline", "mutable", "namespace", "new", "noexcept", "not", "not_eq", "nullptr", "operator", "or", "or_eq",
+    "private", "protected", "public", "reinterpret_cast", "static_assert", "static_cast", "template",
+    "thread_local", "throw", "true", "try", "typeid", "typename", "using", "virtual", "wchar_t", "xor", "xor_eq",
+    "param", "state", "keep", "grad", "sum", "step", "again", "back", "raw", "scale", "shift", "numbers", "load",
+    "store", "widen", "narrow", "int64", "half", "fabs", "fabsf", "ABS", "SIGMOID", "R", "NAN", "INFINITY",
+    *(name.upper() for name in _FUNCTIONS), *_FUNCTIONS, *(f"{name}f" for name in _FUNCTIONS),
 }  # fmt: skip
 
-_MATH = """\
-typedef {real} real;
-#define R(x) {literal}
-{functions}
-#define ABS fabs{suffix}
-#define SIGMOID(x) (R(1.0) / (R(1.0) + EXP(-(x))))
+_NOT_FINITE = """\
 #ifndef INFINITY
 #define INFINITY __int_as_float(0x7f800000)
 #define NAN __int_as_float(0x7fffffff)
@@ -335,11 +331,18 @@ def stretch_of(program: Program, real: torch.dtype, io: torch.dtype) -> int:
     return steps
 
 
-def math_macros(real: str) -> str:
-    """What the expressions of :mod:`jellyfit.kernels.ops` need; ``real`` is ``"float"`` or ``"double"``."""
+def math_macros(real: str, text: str) -> str:
+    """What expressions of :mod:`jellyfit.kernels.ops` in ``text`` need; ``real`` is ``"float"`` or ``"double"``."""
     suffix = "f" if real == "float" else ""
-    functions = "\n".join(f"#define {name.upper()} {name}{suffix}" for name in _FUNCTIONS)
-    return _MATH.format(real=real, literal="x##f" if suffix else "x", functions=functions, suffix=suffix)
+    used = set(re.findall(r"\w+", text)) | ({"EXP"} if "SIGMOID" in text else set())
+    macros = [f"#define {name.upper()} {name}{suffix}" for name in _FUNCTIONS if name.upper() in used]
+    if "ABS" in used:
+        macros.append(f"#define ABS fabs{suffix}")
+    if "SIGMOID" in used:
+        macros.append("#define SIGMOID(x) (R(1.0) / (R(1.0) + EXP(-(x))))")
+    if used & {"INFINITY", "NAN"}:
+        macros.append(_NOT_FINITE)
+    return "\n".join([f"typedef {real} real;", f"#define R(x) {'x##f' if suffix else 'x'}", *macros])
 
 
 class CudaNames(Names):
@@ -347,17 +350,18 @@ class CudaNames(Names):
 
     Args:
         real: ``"float"`` or ``"double"``.
-        reserved: further names that values must not have.
+        lift: see :class:`~jellyfit.kernels.emit.Names`.
     """
 
-    def __init__(self, real: str, reserved: Iterable[str] = ()) -> None:
-        super().__init__(real)
-        self._taken |= _RESERVED | set(reserved)
+    def __init__(self, real: str, lift: bool = False) -> None:
+        super().__init__(real, lift)
+        self._taken |= _RESERVED
         self._twins: list[Value] = []
 
     def __call__(self, value: Value) -> str:
-        if not value.name.isascii() and id(value) not in self._names:
-            twin = Value("input", name=re.sub(r"\W", "_", value.name, flags=re.ASCII))
+        plain = re.sub(r"\W|^number(?=\d+$)", "_", value.name, flags=re.ASCII)  # number0 is a constant's name
+        if plain != value.name and id(value) not in self._names:
+            twin = Value("input", name=plain)
             self._twins.append(twin)  # alive, so that no other value gets its id
             self._names[id(value)] = super().__call__(twin)
         return super().__call__(value)
@@ -373,6 +377,8 @@ class CudaWriter:
         start: what each state starts with where no tensor is given.
         arrays: for each of the graph's parameters, whether it has more than one element.
         title: what the generated source is about.
+        affine: the step's input is ``scale * x + shift``, with one rounding, per element of two further parameters.
+        lift: take constants from memory instead of writing them into the source.
     """
 
     def __init__(
@@ -383,19 +389,23 @@ class CudaWriter:
         start: Sequence[float],
         arrays: Sequence[bool],
         title: str,
+        affine: bool = False,
+        lift: bool = False,
     ) -> None:
         self.program, self.graph, self.title = program, program.graph, title
         self.real = "double" if real == torch.float64 else "float"
         self.io = io
         self.width, self.stretch = width_of(io), stretch_of(program, real, io)
-        self.names = CudaNames(self.real)
+        self.names = CudaNames(self.real, lift)
         self.start = [self.names.literal(Value("const", number=number)) for number in start]
-        self.arrays = arrays
+        self.affine = affine
+        self.arrays = [*arrays, *([True, True] if affine else [])]
         self.x = self.names(self.graph.x)
         self.grad_s = "no_grad_s" if self.graph.grad_spike is None else self.names(self.graph.grad_spike)
         self.states = [self.names(value) for value in self.graph.states]
-        self.params = [self.names(value) for value, _ in self.graph.params]
+        self.params = [self.names(value) for value, _ in self.graph.params] + (["scale", "shift"] if affine else [])
         self.each = [math.prod(reduction.shape) != 1 for reduction in self.graph.reductions]
+        self._numbers = 0  # constants taken from memory
 
     # ---------------------------------------------------------------- one element, one step
 
@@ -404,7 +414,7 @@ class CudaWriter:
         stores = [(f"state[{j}] = {{}}", value) for j, value in enumerate(self.graph.new_states)]
         return self._function(
             "One time step: from the input and the state to the spike and, in place, the new state.",
-            f"real step(const real {self.x}, real* state, const real* param)",
+            f"real step({self._input()}, real* state, const real* param)",
             self._body(self.program.forward, [*stores, ("return {}", self.graph.spike)], self._places("state")),
         )
 
@@ -414,7 +424,7 @@ class CudaWriter:
         stores += [(f"state[{j}] = {{}}", value) for j, value in enumerate(self.graph.new_states)]
         return self._function(
             "The step again: what the way back needs of it and, in place, the new state.",
-            f"void again(const real {self.x}, real* state, const real* param, real* keep)",
+            f"void again({self._input()}, real* state, const real* param, real* keep)",
             self._body(self.program.recompute, stores, self._places("state")),
         )
 
@@ -423,12 +433,15 @@ class CudaWriter:
         graph, zero = self.graph, Value("const")
         stores = [(f"grad[{j}] = {{}}", value or zero) for j, value in enumerate(graph.grad_states)]
         stores += [(f"sum[{q}] += {{}}", reduction.value) for q, reduction in enumerate(graph.reductions)]
-        arguments = f"const real {self.x}, const real {self.grad_s}, const real* keep, const real* param"
+        arguments = f"{self._input()}, const real {self.grad_s}, const real* keep, const real* param"
         return self._function(
             "Back over the step: from the gradients of the spike and, in place, of the state to that of the input.",
             f"real back({arguments},\n{' ' * 37}real* grad, real* sum)",
             self._body(self.program.backward, [*stores, ("return {}", graph.grad_x or zero)], self._places("grad")),
         )
+
+    def _input(self) -> str:
+        return f"const real {'raw' if self.affine else self.x}"
 
     def _places(self, what: str) -> list[tuple[str, Value]]:
         """Where a function finds values: those of the state or of its gradient, what is kept, and the parameters."""
@@ -444,6 +457,9 @@ class CudaWriter:
         """Lines that load what is needed from its place, compute ``values`` and store some."""
         wanted = {id(arg) for value in values for arg in value.args} | {id(value) for _, value in stores}
         text = []
+        if self.affine and id(self.graph.x) in wanted:
+            scale = len(self.graph.params)
+            text.append(f"const real {self.x} = FMA(raw, param[{scale}], param[{scale + 1}]);")
         for place, value in places:
             if id(value) in wanted:
                 text.append(f"const {'int' if value.boolean else 'real'} {self.names(value)} = {place};")
@@ -451,7 +467,8 @@ class CudaWriter:
         for store, value in stores:
             name = self.names(value)
             text.append(f"{store.format(OPS['real'].code.format(name) if value.boolean else name)};")
-        return text
+        used = sorted({int(number) for line in text for number in re.findall(r"\bnumber(\d+)\b", line)})
+        return [f"const real number{i} = param[{len(self.arrays) + i}];" for i in used] + text
 
     def _function(self, comment: str, head: str, body: Sequence[str]) -> str:
         start = f"__device__ __forceinline__ {head} {{"
@@ -480,14 +497,15 @@ class CudaWriter:
 
     def _file(self, which: str, sizes: str, functions: Sequence[str], loops: str) -> str:
         include, io_code = _IO[self.io]
+        self._numbers = len(self.names.lifted)  # all of them, now that the functions are written
         parts = [
             f"// {self.title}: {which}. Generated by jellyfit.",
             include,
-            math_macros(self.real),
+            math_macros(self.real, "\n".join([*functions, *self.start])),
             _CHUNK,
             io_code,
             "",
-            f"constexpr int STATES = {len(self.states)}, PARAMS = {len(self.params)};",
+            f"constexpr int STATES = {len(self.states)}, PARAMS = {len(self.arrays) + self._numbers};",
             f"constexpr int V = {self.states.index('v') if 'v' in self.states else 0};  // the state to record",
             f"constexpr int STRETCH = {self.stretch};  // steps between two states kept for backward",
             f"constexpr unsigned long long ARRAYS = {_bits(self.arrays)};  // parameters of more than one element",
@@ -545,17 +563,20 @@ class CudaWriter:
         return _array(f"{kind} {what}", [f"{what}_{name}" for name in names])
 
     def _start(self) -> str:
-        return _array("const real start", self.start)
+        items = [re.sub(r"^number(\d+)$", r"numbers[\1]", number) for number in self.start]
+        return _array("const real start", items)
 
     def _param_arguments(self) -> list[str]:
-        return [
+        found = [
             text
             for name in self.params
             for text in (f"const real* {name}", f"const int64 {name}_period", f"const int64 {name}_inner")
         ]
+        return found + (["const real* numbers"] if self._numbers else [])
 
     def _param_list(self) -> str:
-        return _array("const Param params", [f"{{{name}, {name}_period, {name}_inner}}" for name in self.params])
+        params = [f"{{{name}, {name}_period, {name}_inner}}" for name in self.params]
+        return _array("const Param params", params + [f"{{numbers + {i}, 1, 1}}" for i in range(self._numbers)])
 
 
 def _array(declaration: str, items: Sequence[str]) -> str:
