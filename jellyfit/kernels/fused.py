@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from jellyfit.kernels import naive
+from jellyfit.kernels import cuda, naive
 from jellyfit.kernels.emit import Program
 from jellyfit.kernels.errors import KernelUnavailableError
 from jellyfit.kernels.host import HostTarget
@@ -290,10 +291,15 @@ def source(
     return _TARGETS[target](Program.of(graph), real, dtype, start, arrays, title).source(which)
 
 
-_TARGETS = {"cpu": HostTarget}
+_TARGETS: dict[str, Callable[..., HostTarget | cuda.CudaTarget]] = {"cpu": HostTarget, "cuda": cuda.CudaTarget}
 
 
-def _target(device: torch.device) -> type[HostTarget]:
+def _target(device: torch.device) -> Callable[..., HostTarget | cuda.CudaTarget]:
     if device.type == "cpu":
         return HostTarget
+    if device.type == "cuda":
+        reason = cuda.why_not()
+        if reason is not None:
+            raise KernelUnavailableError(reason)
+        return functools.partial(cuda.CudaTarget, device=device)
     raise KernelUnavailableError(f"there are no kernels for devices of type {device.type!r}")
