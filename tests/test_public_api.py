@@ -100,7 +100,7 @@ def test_modules_made_with_defaults_pickle(name: str) -> None:
 
 def test_the_reference_lists_every_public_module() -> None:
     listed = set(re.findall(r"^::: (\S+)$", (ROOT / "docs/reference.md").read_text(), re.MULTILINE))
-    top = {name for name in MODULES if name.count(".") == 1}
+    top = {name for name in MODULES if name.count(".") == 1 or name == "jellyfit.kernels.handwritten"}
     assert listed == {name for name in top if list(public(importlib.import_module(name)))}
 
 

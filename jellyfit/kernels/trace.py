@@ -375,7 +375,7 @@ def trace_step(
     x_value = Value("input", name="x")
     state_values = [Value("input", name=name) for name in states]
     nobodys_hooks = torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor)
-    with torch.enable_grad(), nobodys_hooks:
+    with torch.inference_mode(False), torch.enable_grad(), nobodys_hooks:
         x = recorder.input(shape, real, x_value).requires_grad_()
         state_tensors = [recorder.input(shape, real, value).requires_grad_() for value in state_values]
         param_tensors = []

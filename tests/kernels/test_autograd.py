@@ -49,6 +49,21 @@ def test_no_graph_and_nothing_kept_without_gradient():
     assert not kept
 
 
+def test_a_first_call_in_inference_mode_finds_its_kernels():
+    class Doubling(BaseNode):  # a class of its own, so that nothing is known of it
+        def neuronal_charge(self, x):
+            self.v = 0.5 * self.v + 2.0 * x
+
+    node, x = Doubling(step_mode="m", backend="cpu"), draw(4, 3, 5)
+    with torch.inference_mode():
+        spikes = node(x)
+    assert torch.equal(spikes, Doubling(step_mode="m", backend="torch")(x))
+    node.reset()
+    leaf = x.clone().requires_grad_()
+    node(leaf).sum().backward()
+    assert leaf.grad.any()
+
+
 def test_lif_keeps_nothing_of_the_inputs_size_but_the_input():
     for steps in (4, 2 * STRETCH + 1):
         node, kept = LIFNode(step_mode="m"), []
