@@ -49,12 +49,19 @@ bench: $(VENV)/.dev ## measure: events to frames, overhead of a training step (J
 	$(BIN)/python benchmarks/events.py --json benchmarks/results/events.json
 	$(BIN)/python benchmarks/overhead.py --json benchmarks/results/overhead.json
 
-gpu: $(VENV)/.dev ## train and test on an NVIDIA GPU, and measure the overhead of a step there
-	@$(BIN)/python -c "import torch, sys; sys.exit(0 if torch.cuda.is_available() else 'make gpu: no CUDA device, or torch without CUDA (see jellyfit doctor)')"
+# CuPy for the CUDA version that torch was built with.
+$(VENV)/.gpu: $(VENV)/.dev
+	@$(BIN)/python -c "import torch, sys; sys.exit(0 if torch.version.cuda and torch.cuda.is_available() else 'make gpu: no CUDA device, or torch without CUDA (see jellyfit doctor)')"
+	$(PIP) --no-build-isolation -e ".[cuda$$($(BIN)/python -c 'import torch; print(torch.version.cuda.split(".")[0])')]"
+	@touch $@
+
+gpu: $(VENV)/.gpu ## on a machine with an NVIDIA GPU: test the kernels there, train on it, and measure
 	mkdir -p benchmarks/results
+	JELLYFIT_REQUIRE_GPU=1 JELLYFIT_REQUIRE_NVRTC=1 $(BIN)/python -m pytest -q tests/kernels
 	$(BIN)/jellyfit fit -c configs/digits.yaml --trainer.accelerator=gpu --name=digits_gpu
 	$(BIN)/jellyfit test -c configs/digits.yaml --trainer.accelerator=gpu --name=digits_gpu --ckpt_path best
 	$(BIN)/python benchmarks/overhead.py --device cuda --json benchmarks/results/overhead_gpu.json
+	$(BIN)/python benchmarks/gpu.py --folder benchmarks/results
 
 docs: $(VENV)/.docs ## build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q

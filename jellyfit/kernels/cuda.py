@@ -73,21 +73,25 @@ class CupyLauncher:
         Raises:
             KernelUnavailableError: CuPy cannot compile or load it.
         """
-        import cupy
-
-        index = _index(device)
-        try:
-            with cupy.cuda.Device(index):
-                module = cupy.RawModule(code=source, options=OPTIONS)
-                functions = {name: module.get_function(name).kernel for name in names}
-        except Exception as error:
-            text = str(error).strip().split("\n")
-            raise KernelUnavailableError(f"CuPy cannot compile kernels: {'; '.join(text[:3])[:500]}") from error
-        return {name: functools.partial(_launch, function, index) for name, function in functions.items()}
+        return _compiled(source, tuple(names), _index(device))
 
     def multiprocessors(self, device: torch.device) -> int:
         """How many multiprocessors ``device`` has."""
         return int(torch.cuda.get_device_properties(_index(device)).multi_processor_count)
+
+
+@functools.lru_cache(maxsize=4096)
+def _compiled(source: str, names: tuple[str, ...], index: int) -> dict[str, Launch]:
+    import cupy
+
+    try:
+        with cupy.cuda.Device(index):
+            module = cupy.RawModule(code=source, options=OPTIONS)
+            functions = {name: module.get_function(name).kernel for name in names}
+    except Exception as error:
+        text = str(error).strip().split("\n")
+        raise KernelUnavailableError(f"CuPy cannot compile kernels: {'; '.join(text[:3])[:500]}") from error
+    return {name: functools.partial(_launch, function, index) for name, function in functions.items()}
 
 
 def _index(device: torch.device) -> int:
