@@ -77,7 +77,12 @@ class CupyLauncher:
 
     def multiprocessors(self, device: torch.device) -> int:
         """How many multiprocessors ``device`` has."""
-        return int(torch.cuda.get_device_properties(_index(device)).multi_processor_count)
+        return _multiprocessors(_index(device))
+
+
+@functools.cache
+def _multiprocessors(index: int) -> int:
+    return int(torch.cuda.get_device_properties(index).multi_processor_count)
 
 
 @functools.lru_cache(maxsize=4096)
