@@ -77,7 +77,26 @@ class CupyLauncher:
 
     def multiprocessors(self, device: torch.device) -> int:
         """How many multiprocessors ``device`` has."""
-        return int(torch.cuda.get_device_properties(_index(device)).multi_processor_count)
+        return _multiprocessors(_index(device))
+
+
+@functools.cache
+def _multiprocessors(index: int) -> int:
+    return int(torch.cuda.get_device_properties(index).multi_processor_count)
+
+
+@functools.lru_cache(maxsize=4096)
+def _compiled(source: str, names: tuple[str, ...], index: int) -> dict[str, Launch]:
+    import cupy
+
+    try:
+        with cupy.cuda.Device(index):
+            module = cupy.RawModule(code=source, options=OPTIONS)
+            functions = {name: module.get_function(name).kernel for name in names}
+    except Exception as error:
+        text = str(error).strip().split("\n")
+        raise KernelUnavailableError(f"CuPy cannot compile kernels: {'; '.join(text[:3])[:500]}") from error
+    return {name: functools.partial(_launch, function, index) for name, function in functions.items()}
 
 
 @functools.lru_cache(maxsize=4096)

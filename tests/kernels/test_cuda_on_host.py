@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from jellyfit import neurons, surrogates
-from jellyfit.kernels import cuda
+from jellyfit.kernels import cuda, naive
 from jellyfit.kernels.cuda import CudaTarget
+from jellyfit.kernels.fused import FusedStep
 from jellyfit.neurons import BaseNode
 from tests.kernels.combinations import DTYPES, SETTINGS, label, make, pairwise
 from tests.kernels.cuda_on_host import HostGrid, compiled, cuda_kernels_on_the_host, needs_compiler
@@ -151,7 +152,7 @@ def test_a_misaligned_gradient_or_state_takes_the_path_of_single_elements():
 
 
 @pytest.mark.parametrize("params", ["scalar", "channel", "element"])
-@pytest.mark.parametrize("shape", [(3, 5, 7, 4), (2, 8, 4, 4)], ids=str)
+@pytest.mark.parametrize("shape", [(3, 5, 7, 4), (2, 8, 4, 4), (8, 5, 3, 3)], ids=str)
 def test_images_of_both_memory_formats_agree_with_eager(shape, params):
     settings = {
         "neuron": "LIFNode", "surrogate": "ATan", "dtype": torch.float32, "params": params, "v_reset": -0.2,
@@ -276,29 +277,59 @@ def sparse(*shape, dtype):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs memory that is only promised")
-@pytest.mark.parametrize("odd", [0, 1], ids=["vector", "scalar"])
-def test_more_than_two_to_the_31_elements_are_indexed_right(odd, monkeypatch):
-    """The last blocks of a grid over 2^31 + 64 half-precision elements, and two steps of them."""
+@pytest.mark.parametrize("width", ["vector", "scalar"])
+def test_more_than_two_to_the_31_elements_are_indexed_right(width, monkeypatch):
+    """The last block of a grid over more than 2^31 half-precision elements, and two steps of them."""
     monkeypatch.setattr(cuda, "_BLOCKS", 1 << 30)
     torch.use_deterministic_algorithms(False)
-    count = (1 << 31) + 64 + odd
-    tail = 48
-    x = sparse(2, count, dtype=torch.float16)
-    x[:, -tail:] = draw(2, tail, dtype=torch.float16)
-    node = neurons.LIFNode(step_mode="m")
+    rows = (1 << 31) // 24 * 8 + 8 + (width == "scalar")  # of three channels
+    x = sparse(2, rows, 3, dtype=torch.float16)
+    tail = 16
+    x[:, -tail:] = draw(2, tail, 3, dtype=torch.float16)
+    thresholds = torch.tensor([0.3, 0.6, 0.9])
+    node = neurons.LIFNode(step_mode="m", v_threshold=thresholds)
     grid = HostGrid(last_blocks=1)
     allocate = lambda like, **options: sparse(*like.shape, dtype=options.get("dtype", like.dtype))  # noqa: E731
     monkeypatch.setattr(torch, "empty_like", allocate)
     monkeypatch.setattr(CudaTarget, "_state_like", lambda self, x: sparse(*x.shape[1:], dtype=self.real))
     with cuda_kernels_on_the_host(grid), torch.no_grad():
         spikes = node(x)
-    assert grid.launched[0][0] == f"LIFNode_forward_{'scalar' if odd else 'vector'}"
+    ((name, blocks, threads),) = grid.launched
+    assert name == f"LIFNode_forward_{width}"
     monkeypatch.undo()
-    eager = neurons.LIFNode(step_mode="m", backend="torch")
+    eager = neurons.LIFNode(step_mode="m", v_threshold=thresholds, backend="torch")
     expected = eager(x[:, -tail:].clone())
-    last = min(tail, (count - 1) % 256 + 1) if odd else tail  # elements of the last block
+    elements = 3 * rows - (blocks - 1) * threads * (8 if width == "vector" else 1)  # of the last block
+    last = min(tail, elements // 3)
+    assert last > 0
     assert torch.equal(spikes[:, -last:], expected[:, -last:])
     assert torch.equal(node.v[-last:], eager.v[-last:])
+
+
+def test_the_recorded_state_may_stand_anywhere():
+    """``v`` is the second of two states; gradients reach it at every step."""
+
+    def step(x, states, params, say):
+        w, v = states
+        h = 0.5 * v + x - w
+        spike = surrogates.ATan()(h - 1.0)
+        return spike, [0.9 * w + 0.1 * h, h - spike]
+
+    x, shape = draw(11, 3, 8), (3, 8)
+    grads = [draw(11, 3, 8, seed=i) for i in (1, 2)]
+    start = [draw(3, 8, seed=3), draw(3, 8, seed=4)]
+    with cuda_kernels_on_the_host(HostGrid()):
+        plan = FusedStep(step, shape, torch.float32, torch.device("cpu"), ["w", "v"], [0.0, 0.0], [], "two")
+        leaves = [tensor.clone().requires_grad_() for tensor in (x, *start)]
+        spikes, _, v_seq = plan(leaves[0], leaves[1:], [], True)
+        found = torch.autograd.grad([spikes, v_seq], leaves, grads)
+    eager = [tensor.clone().requires_grad_() for tensor in (x, *start)]
+    expected_spikes, _, sequences = naive.run(step, eager[0], eager[1:], [])
+    assert torch.equal(spikes, expected_spikes) and torch.equal(v_seq, sequences[1])
+    for gradient, expected in zip(
+        found, torch.autograd.grad([expected_spikes, sequences[1]], eager, grads), strict=True
+    ):
+        torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_half_precision_of_the_header_is_that_of_torch():
