@@ -27,9 +27,14 @@ def _found() -> tuple[ctypes.CDLL, Path] | None:
     return None
 
 
+def installed() -> bool:
+    """Whether it is here."""
+    return _found() is not None
+
+
 def require() -> None:
     """Skip the test where NVRTC is not installed, unless it was promised to be there."""
-    if _found() is None:
+    if not installed():
         if os.environ.get("JELLYFIT_REQUIRE_NVRTC") == "1":
             pytest.fail(f"JELLYFIT_REQUIRE_NVRTC=1, but {_INSTALL}", pytrace=False)
         pytest.skip(_INSTALL)

@@ -16,7 +16,9 @@ from jellyfit import neurons, surrogates
 from jellyfit.kernels import cuda, naive
 from jellyfit.kernels.cuda import CudaTarget
 from jellyfit.kernels.fused import FusedStep
+from jellyfit.kernels.ops import OPS
 from jellyfit.neurons import BaseNode
+from tests.kernels import nvrtc
 from tests.kernels.combinations import DTYPES, SETTINGS, label, make, pairwise
 from tests.kernels.cuda_on_host import HostGrid, compiled, cuda_kernels_on_the_host, needs_compiler
 from tests.kernels.test_cuda_source import Oddly
@@ -396,3 +398,64 @@ def test_a_source_that_does_not_compile_is_a_reason_to_run_in_eager_pytorch():
     with cuda_kernels_on_the_host(Broken()), warnings.catch_warnings():
         warnings.simplefilter("error")
         assert torch.equal(neurons.LIFNode(step_mode="m")(x), neurons.LIFNode(step_mode="m", backend="torch")(x))
+
+
+POSITIVE = ("log", "log1p", "sqrt", "rsqrt", "pow")
+OPERATIONS = {
+    "add": torch.add, "sub": torch.sub, "mul": torch.mul, "div": torch.div, "neg": torch.neg,
+    "fma": lambda x, y: torch.add(x, y, alpha=0.3), "reciprocal": torch.reciprocal, "sqrt": torch.sqrt,
+    "rsqrt": torch.rsqrt, "abs": torch.abs, "sign": torch.sign, "floor": torch.floor, "ceil": torch.ceil,
+    "round": torch.round, "trunc": torch.trunc, "maximum": torch.maximum, "minimum": torch.minimum,
+    "clamp_min": lambda x: x.clamp(min=-0.5), "clamp_max": lambda x: x.clamp(max=0.5),
+    "where": lambda x, y: torch.where(x > y, x, y), "copysign": torch.copysign, "exp": torch.exp,
+    "expm1": torch.expm1, "log": torch.log, "log1p": torch.log1p, "sin": torch.sin, "cos": torch.cos,
+    "tan": torch.tan, "atan": torch.atan, "atan2": torch.atan2, "sinh": torch.sinh, "cosh": torch.cosh,
+    "tanh": torch.tanh, "erf": torch.erf, "sigmoid": torch.sigmoid, "pow": torch.pow, "gt": torch.gt,
+    "ge": torch.ge, "lt": torch.lt, "le": torch.le, "eq": torch.eq, "ne": torch.ne,
+    "and": lambda x, y: (x > 0) & (y > 0), "or": lambda x, y: (x > 0) | (y > 0), "xor": lambda x, y: (x > 0) ^ (y > 0),
+    "not": lambda x: ~(x > 0), "real": lambda x: (x > 0).to(x.dtype), "bool": lambda x: torch.logical_not(x),
+    "infinite": lambda x: torch.where(x > 1.0, float("inf"), x), "nan": lambda x: torch.where(x > 1.0, float("nan"), x),
+}  # fmt: skip
+
+
+BINARY = {
+    "add", "sub", "mul", "div", "fma", "maximum", "minimum", "where", "copysign", "atan2", "pow", "gt", "ge", "lt",
+    "le", "eq", "ne", "and", "or", "xor",
+}  # fmt: skip
+CLOSE = {  # those of other libraries differ in the last bit (eager PyTorch's sqrt is MKL's)
+    "exp", "expm1", "log", "log1p", "sin", "cos", "tan", "atan", "atan2", "sinh", "cosh", "tanh", "erf", "sigmoid",
+    "pow", "fma", "sqrt", "rsqrt",
+}  # fmt: skip
+
+
+def apply_all(x, y):
+    """Every operation's result, as real numbers."""
+    found = []
+    for name, function in OPERATIONS.items():
+        first = x.abs() + 0.1 if name in POSITIVE else x
+        takes = 2 if name in BINARY else 1
+        found.append(function(*(first, y)[:takes]).to(x.dtype))
+    return found
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_every_operation_computes_what_eager_pytorch_does(dtype):
+    def step(x, states, params, say):
+        return (x > 0).to(x.dtype), apply_all(x, states[0])
+
+    x, y = draw(1, 5, 8, dtype=dtype), draw(5, 8, dtype=dtype, seed=1)
+    x[0, 0, :4] = torch.tensor([0.5, 1.5, -2.5, y[0, 3]])
+    names = [f"state_{name}" for name in OPERATIONS]
+    with cuda_kernels_on_the_host(HostGrid()):
+        plan = FusedStep(step, (5, 8), dtype, x.device, names, [0.0] * len(names), [], "Operations")
+        _, lasts, _ = plan(x, [y, *([None] * (len(names) - 1))], [])
+    used = {value.op for value in plan.program.forward}
+    assert set(OPS) <= used, f"not tested: {set(OPS) - used}"
+    for name, found, expected in zip(OPERATIONS, lasts, apply_all(x[0], y), strict=True):
+        if name in CLOSE:
+            tolerance = 2e-6 if dtype == torch.float32 else 1e-14
+            torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+        else:
+            assert torch.equal(found.nan_to_num(), expected.nan_to_num()), name
+    if nvrtc.installed():
+        nvrtc.compiled(plan.target.source("forward"), "compute_80", cuda.OPTIONS)
