@@ -99,20 +99,6 @@ def _compiled(source: str, names: tuple[str, ...], index: int) -> dict[str, Laun
     return {name: functools.partial(_launch, function, index) for name, function in functions.items()}
 
 
-@functools.lru_cache(maxsize=4096)
-def _compiled(source: str, names: tuple[str, ...], index: int) -> dict[str, Launch]:
-    import cupy
-
-    try:
-        with cupy.cuda.Device(index):
-            module = cupy.RawModule(code=source, options=OPTIONS)
-            functions = {name: module.get_function(name).kernel for name in names}
-    except Exception as error:
-        text = str(error).strip().split("\n")
-        raise KernelUnavailableError(f"CuPy cannot compile kernels: {'; '.join(text[:3])[:500]}") from error
-    return {name: functools.partial(_launch, function, index) for name, function in functions.items()}
-
-
 def _index(device: torch.device) -> int:
     return torch.cuda.current_device() if device.index is None else device.index
 
