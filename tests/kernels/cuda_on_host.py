@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
-import os
 import re
 import shutil
 import subprocess
@@ -30,12 +29,13 @@ COMPILER = shutil.which("g++") or shutil.which("clang++")
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler (g++ or clang++)")
 
 
+_kept = tempfile.TemporaryDirectory(prefix="jellyfit-cuda-")  # goes when the tests end
+
+
 @functools.cache
 def _folder() -> Path:
-    """Where libraries are kept: shared by the test processes of one run."""
-    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
-    folder = Path(tempfile.gettempdir()) / f"jellyfit-cuda-{run}" if run else Path(tempfile.mkdtemp())
-    folder.mkdir(exist_ok=True)
+    """Where libraries are kept."""
+    folder = Path(_kept.name)
     for name in ("cuda_fp16.h", "cuda_bf16.h"):  # what they declare is in our header
         (folder / name).touch()
     return folder
@@ -51,14 +51,11 @@ def compiled(source: str) -> ctypes.CDLL:
         for name in kernels
     ]
     text = "\n".join([source, *grids])
-    key = hashlib.sha256((text + HEADER.read_text()).encode()).hexdigest()[:24]
+    key = hashlib.sha256(text.encode()).hexdigest()[:24]
     library = _folder() / f"{key}.so"
-    if not library.exists():
-        mine = library.with_suffix(f".{os.getpid()}.so")
-        command = [COMPILER, *FLAGS, *WARNINGS, f"-I{_folder()}", "-include", HEADER, "-x", "c++", "-", "-o", mine]
-        made = subprocess.run(command, input=text, capture_output=True, text=True)
-        assert made.returncode == 0, f"{made.stderr[:3000]}\n{source}"
-        mine.replace(library)
+    command = [COMPILER, *FLAGS, *WARNINGS, f"-I{_folder()}", "-include", HEADER, "-x", "c++", "-", "-o", library]
+    made = subprocess.run(command, input=text, capture_output=True, text=True)
+    assert made.returncode == 0, f"{made.stderr[:3000]}\n{source}"
     return ctypes.CDLL(str(library))
 
 
