@@ -99,7 +99,8 @@ def batch_statistics(x: Tensor, norm: Normalisation) -> tuple[Tensor, Tensor]:
     takes several times as long as reading them does; a kernel of our own does it in two passes.
     """
     inner = x[0, 0].numel() if x.ndim > 2 else 1
-    run = _statistics() if inner > 1 and x.is_contiguous() and x.dtype == torch.float32 else None
+    on_host = x.device.type == "cpu" and x.dtype == torch.float32
+    run = _statistics() if on_host and inner > 1 and x.is_contiguous() else None
     if run is None:
         mean, var = torch.batch_norm_update_stats(x, norm.running_mean, norm.running_var, norm.momentum)
         return mean, (1.0 / torch.sqrt(var.double() + norm.eps)).to(x.dtype)

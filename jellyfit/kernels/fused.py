@@ -121,6 +121,8 @@ class FusedStep:
         return self._layouts[key]
 
     def _aligned(self, tensors: Sequence[Tensor | None], x: Tensor) -> list[Tensor | None]:
+        if all(tensor is None for tensor in tensors):
+            return list(tensors)
         shape, stride = x.shape[1:], x.stride()[1:]
         return [None if tensor is None else aligned(tensor, shape, stride, self.real) for tensor in tensors]
 
@@ -149,7 +151,8 @@ class FusedStep:
         ``affine`` are scale and shift, where the step has them.
         """
         packed, _ = self._packed(params, x)
-        packed += [self._layout(x).pack(tensor, self.real) for tensor in affine]
+        if affine:
+            packed += [self._layout(x).pack(tensor, self.real) for tensor in affine]
         return self.target.forward(x, self._aligned(states, x), packed, want_v_seq, keep)
 
     def backward_pass(
@@ -165,11 +168,11 @@ class FusedStep:
     ) -> tuple[Tensor | None, list[Tensor | None], list[Tensor | None]]:
         """Gradients of the step's input, of the first states and of the parameters, outside autograd."""
         packed, slots = self._packed(params, x)
-        packed += [self._layout(x).pack(tensor, self.real) for tensor in affine]
+        layout, reductions = self._layout(x), self.graph.reductions
+        if affine:
+            packed += [layout.pack(tensor, self.real) for tensor in affine]
         if grad_spikes is None:
             grad_spikes = torch.zeros_like(x)
-        layout = self._layout(x)
-        reductions = self.graph.reductions
         grad_x, grad_states, sums = self.target.backward(
             x,
             self._aligned(states, x),

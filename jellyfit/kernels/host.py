@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import re
+import sys
 from collections.abc import Callable, Sequence
-from struct import pack
+from struct import Struct
 
 import torch
 from torch import Tensor
@@ -21,7 +23,8 @@ __all__ = ["FLAGS", "STRETCH", "HostTarget", "load"]
 
 _SCRATCH = 1 << 18  # bytes that a block's kept values may take: they should stay in the second-level cache
 
-FLAGS = ("-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-lm")
+_OPENMP = "-fopenmp-simd" if sys.platform == "darwin" else "-fopenmp"  # Apple's compiler has vectors, but no threads
+FLAGS = (_OPENMP, "-fno-math-errno", "-fno-trapping-math", "-lm")
 
 
 def load(name: str, source: str, real: torch.dtype) -> Callable[[bytes], None] | None:
@@ -100,9 +103,11 @@ class HostTarget:
         ``x`` ``[T, N, *]`` is dense, and what is given and returned has its memory order.
         """
         steps, count = x.shape[0], x.numel() // x.shape[0]
-        shape, stride = x.shape[1:], x.stride()[1:]
         spikes = torch.empty_like(x)
-        lasts = [torch.empty_strided(shape, stride, dtype=self.real) for _ in firsts]
+        if x.is_contiguous():  # the quicker way to make them
+            lasts = [torch.empty(x.shape[1:], dtype=self.real) for _ in firsts]
+        else:
+            lasts = [torch.empty_strided(x.shape[1:], x.stride()[1:], dtype=self.real) for _ in firsts]
         v_seq = torch.empty_like(x, dtype=self.real) if want_v_seq else None
         stretches = (steps - 1) // STRETCH
         kept = torch.empty(stretches, len(firsts), count, dtype=self.real) if keep and stretches and firsts else None
@@ -115,7 +120,7 @@ class HostTarget:
         for tensor, period, inner in params:
             arguments += [tensor.data_ptr(), period, inner]
         arguments.append(ctypes.addressof(self._constants["forward"]))
-        self._forward(pack(f"{len(arguments)}q", *arguments))
+        self._forward(_struct(len(arguments)).pack(*arguments))
         return spikes, lasts, v_seq, kept
 
     def backward(
@@ -152,11 +157,17 @@ class HostTarget:
             arguments += [period, inner, offset]
             offset += period
         arguments.append(ctypes.addressof(self._constants["backward"]))
-        self._backward(pack(f"{len(arguments)}q", *arguments))
+        self._backward(_struct(len(arguments)).pack(*arguments))
         if totals is None:
             return grad_x, grad_firsts, []
         found = [totals] if len(sums) == 1 else list(totals.split([period for period, _ in sums]))  # type: ignore[no-untyped-call]
         return grad_x, grad_firsts, found
+
+
+@functools.cache
+def _struct(count: int) -> Struct:
+    """Packs ``count`` arguments of a kernel."""
+    return Struct(f"{count}q")
 
 
 def _pointer(tensor: Tensor | None) -> int:
