@@ -105,13 +105,14 @@ def batch_statistics(x: Tensor, norm: Normalisation) -> tuple[Tensor, Tensor]:
         mean, var = torch.batch_norm_update_stats(x, norm.running_mean, norm.running_var, norm.momentum)
         return mean, (1.0 / torch.sqrt(var.double() + norm.eps)).to(x.dtype)
     batch, channels = x.shape[:2]
-    wide_mean, squares = torch.empty(2, channels, dtype=torch.float64).unbind(0)
+    wide_mean, squares = torch.empty(2, channels, dtype=torch.float64, device=x.device).unbind(0)
     threads = torch.get_num_threads() if x.numel() >= 32768 else 1
     run(pack("7q", batch, channels, inner, threads, x.data_ptr(), wide_mean.data_ptr(), squares.data_ptr()))
     count, momentum = batch * inner, norm.momentum
     mean = wide_mean.float()
     squares = squares.float()
-    new, old = torch.tensor(momentum), 1.0 - torch.tensor(momentum)  # the roundings are torch's
+    new = torch.full((), momentum, dtype=torch.float32, device=x.device)
+    old = 1.0 - new  # the roundings are torch's
     norm.running_mean.copy_(new * mean + old * norm.running_mean)
     norm.running_var.copy_(new.double() * (squares / (count - 1)).double() + (old * norm.running_var).double())
     return mean, (1.0 / torch.sqrt((squares / count).double() + norm.eps)).float()

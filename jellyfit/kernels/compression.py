@@ -108,7 +108,7 @@ def _pack(x: Tensor, bits: bool) -> _Packed | None:
     flat = torch.as_strided(x, (x.numel(),), (1,))
     codec = _codec(x.dtype) if x.device.type == "cpu" and bits else None
     if codec is not None:
-        data = torch.empty((x.numel() + 7) // 8, dtype=torch.uint8)
+        data = torch.empty((x.numel() + 7) // 8, dtype=torch.uint8, device=x.device)
         if not codec[0](x.data_ptr(), data.data_ptr(), x.numel(), torch.get_num_threads()):
             return None
         return _Packed(data, x.shape, x.stride(), x.dtype, True)

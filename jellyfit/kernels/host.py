@@ -105,12 +105,16 @@ class HostTarget:
         steps, count = x.shape[0], x.numel() // x.shape[0]
         spikes = torch.empty_like(x)
         if x.is_contiguous():  # the quicker way to make them
-            lasts = [torch.empty(x.shape[1:], dtype=self.real) for _ in firsts]
+            lasts = [torch.empty(x.shape[1:], dtype=self.real, device=x.device) for _ in firsts]
         else:
-            lasts = [torch.empty_strided(x.shape[1:], x.stride()[1:], dtype=self.real) for _ in firsts]
+            lasts = [torch.empty_strided(x.shape[1:], x.stride()[1:], dtype=self.real, device=x.device) for _ in firsts]
         v_seq = torch.empty_like(x, dtype=self.real) if want_v_seq else None
         stretches = (steps - 1) // STRETCH
-        kept = torch.empty(stretches, len(firsts), count, dtype=self.real) if keep and stretches and firsts else None
+        kept = (
+            torch.empty(stretches, len(firsts), count, dtype=self.real, device=x.device)
+            if keep and stretches and firsts
+            else None
+        )
         if self._forward is None:
             self._forward = self._load("forward")
         elements, threads = _split(count, steps, BLOCK)
@@ -145,7 +149,7 @@ class HostTarget:
         blocks = -(-count // elements)
         width = sum(period for period, _ in sums)
         chunks = min(blocks, 64 if width * 256 <= count else 8) if sums else blocks
-        totals = torch.empty(width, dtype=self.real) if sums else None
+        totals = torch.empty(width, dtype=self.real, device=x.device) if sums else None
         arguments = [count, steps, elements, threads, chunks, width, x.data_ptr(), grad_spikes.data_ptr()]
         arguments += [grad_x.data_ptr(), _pointer(grad_v_seq), _pointer(kept), _pointer(totals)]
         for tensors in (firsts, grad_lasts, grad_firsts):

@@ -338,7 +338,7 @@ def _replayed(arg: Any, known: dict[int, Value | _Outer]) -> Any:
         return arg
     if isinstance(value, _Outer):
         return value
-    constant = torch.empty((), dtype=arg.dtype)
+    constant = torch.empty((), dtype=arg.dtype, device="cpu")
     return constant.fill_(value.number)
 
 

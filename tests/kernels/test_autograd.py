@@ -339,6 +339,17 @@ def test_a_setting_that_keeps_changing_is_compiled_once(monkeypatch):
     assert len(built) <= 10
 
 
+def test_another_default_device_changes_nothing():
+    results = []
+    for device in ("cpu", "meta"):
+        node, x = ParametricLIFNode(step_mode="m"), draw(STRETCH + 6, 3, 5).requires_grad_()
+        with torch.device(device):
+            spikes = node(x)
+            spikes.sum().backward()
+        results.append((spikes, node.v, x.grad, node.w.grad))
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
 def test_copies_and_pickles_run_after_the_original_has_run():
     node = LIFNode(step_mode="m")
     x = draw(3, 2, 4)
