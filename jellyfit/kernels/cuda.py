@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from jellyfit.kernels.cuda_source import THREADS, CudaWriter
-from jellyfit.kernels.emit import Program
+from jellyfit.kernels.emit import KernelSpec
 from jellyfit.kernels.errors import KernelUnavailableError
 from jellyfit.kernels.layout import Param
 
@@ -141,37 +141,23 @@ class CudaTarget:
     """Runs a step's kernels on a CUDA device.
 
     Args:
-        program: the step.
-        real: dtype of the arithmetic.
-        io: dtype of the input, the spikes and their gradients.
-        start: what each state starts with where no tensor is given.
-        arrays: for each of the graph's parameters, whether it has more than one element.
-        title: what the generated source is about.
-        affine: see :class:`~jellyfit.kernels.cuda_source.CudaWriter`; scale and shift then follow the parameters.
-        lift: see there.
+        spec: what the kernels are generated from.
         device: where it runs.
         launcher: what compiles and launches; default: CuPy.
     """
 
     def __init__(
         self,
-        program: Program,
-        real: torch.dtype,
-        io: torch.dtype,
-        start: Sequence[float],
-        arrays: Sequence[bool],
-        title: str,
-        affine: bool = False,
-        lift: bool = False,
+        spec: KernelSpec,
         device: torch.device | None = None,
         launcher: Launcher | None = None,
     ) -> None:
-        self.real, self.io = real, io
+        self.real, self.io = spec.real, spec.io
         self.device = torch.device("cuda") if device is None else device
         self._launcher: Launcher = CupyLauncher() if launcher is None else launcher
-        self._arguments = (program, real, io, start, arrays, title, affine, lift)
-        self._writer = CudaWriter(*self._arguments)
-        self._keeps = bool(program.keep)
+        self._spec = spec
+        self._writer = CudaWriter(spec)
+        self._keeps = bool(spec.program.keep)
         self._kernels: dict[str, dict[int, Launch]] = {}
         self._numbers: dict[str, Tensor] = {}  # constants that are no part of the source, by pass
         self.stretch = self._writer.stretch
@@ -182,7 +168,7 @@ class CudaTarget:
         return self._write(which)[0]
 
     def _write(self, which: str) -> tuple[str, list[float]]:
-        writer = CudaWriter(*self._arguments)
+        writer = CudaWriter(self._spec)
         text = writer.forward() if which == "forward" else writer.backward()
         return text, [value.number for value in writer.names.lifted.values()]
 

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 import torch
 
-from jellyfit.kernels.emit import Names, Program, lines
+from jellyfit.kernels.emit import KernelSpec, Names, Program, lines
 from jellyfit.kernels.graph import Value
 from jellyfit.kernels.ops import OPS
 
@@ -371,35 +371,22 @@ class CudaWriter:
     """Writes the CUDA C++ text of one program.
 
     Args:
-        program: the step.
-        real: dtype of the arithmetic.
-        io: dtype of the input, the spikes and their gradients.
-        start: what each state starts with where no tensor is given.
-        arrays: for each of the graph's parameters, whether it has more than one element.
-        title: what the generated source is about.
-        affine: the step's input is ``scale * x + shift``, with one rounding, per element of two further parameters.
-        lift: take constants from memory instead of writing them into the source.
+        spec: what the kernels are generated from.
     """
 
     def __init__(
         self,
-        program: Program,
-        real: torch.dtype,
-        io: torch.dtype,
-        start: Sequence[float],
-        arrays: Sequence[bool],
-        title: str,
-        affine: bool = False,
-        lift: bool = False,
+        spec: KernelSpec,
     ) -> None:
-        self.program, self.graph, self.title = program, program.graph, title
+        real, io, affine = spec.real, spec.io, spec.affine
+        self.program, self.graph, self.title = spec.program, spec.program.graph, spec.title
         self.real = "double" if real == torch.float64 else "float"
         self.io = io
-        self.width, self.stretch = width_of(io), stretch_of(program, real, io)
-        self.names = CudaNames(self.real, lift)
-        self.start = [self.names.literal(Value("const", number=number)) for number in start]
+        self.width, self.stretch = width_of(io), stretch_of(spec.program, real, io)
+        self.names = CudaNames(self.real, spec.lift)
+        self.start = [self.names.literal(Value("const", number=number)) for number in spec.start]
         self.affine = affine
-        self.arrays = [*arrays, *([True, True] if affine else [])]
+        self.arrays = [*spec.arrays, *([True, True] if affine else [])]
         self.x = self.names(self.graph.x)
         self.grad_s = "no_grad_s" if self.graph.grad_spike is None else self.names(self.graph.grad_spike)
         self.states = [self.names(value) for value in self.graph.states]

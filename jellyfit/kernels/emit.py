@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from jellyfit.kernels.graph import Value, reachable
 from jellyfit.kernels.ops import OPS
 from jellyfit.kernels.partition import values_to_keep
 from jellyfit.kernels.trace import StepGraph
 
-__all__ = ["Names", "Program", "lines"]
+__all__ = ["KernelSpec", "Names", "Program", "lines"]
 
 
 @dataclass
@@ -70,12 +71,38 @@ class Program:
         )
 
 
+@dataclass(frozen=True)
+class KernelSpec:
+    """All that a step's kernels are generated from.
+
+    Attributes:
+        program: the step.
+        real: dtype of the arithmetic.
+        io: dtype of the input, the spikes and their gradients.
+        start: what each state starts with where no tensor is given.
+        arrays: for each of the graph's parameters, whether it has more than one element.
+        title: what the generated source is about.
+        affine: the step's input is ``scale * x + shift``, with one rounding, per element of two further parameters,
+            which follow the graph's.
+        lift: pass constants as arguments instead of writing them into the source.
+    """
+
+    program: Program
+    real: torch.dtype
+    io: torch.dtype
+    start: Sequence[float]
+    arrays: Sequence[bool]
+    title: str
+    affine: bool = False
+    lift: bool = False
+
+
 _RESERVED = (
             "auto", "bool", "break", "case", "char", "const", "continue", "default", "do", "double",
             "else", "enum", "extern", "float", "for", "goto", "if", "int", "io", "long", "real",
             "register", "return", "short", "signed", "sizeof", "static", "struct", "switch", "this",
             "typedef", "union", "unsigned", "void", "volatile", "while", "e", "i", "j", "k", "n",
-            "t", "M", "T", "a",
+            "t", "M", "T", "a", "scale", "shift",
         )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from jellyfit.kernels import cuda, naive
-from jellyfit.kernels.emit import Program
+from jellyfit.kernels.emit import KernelSpec, Program
 from jellyfit.kernels.errors import KernelUnavailableError
 from jellyfit.kernels.host import HostTarget
 from jellyfit.kernels.layout import Layout, Param, aligned, is_dense_sequence
@@ -55,13 +55,12 @@ class FusedStep:
         lift: bool = False,
     ) -> None:
         self.step = step
-        self.real = torch.float64 if dtype == torch.float64 else torch.float32
+        self.real = _real(dtype)
         self.states = list(states)
         self.start = list(start)
-        self.graph = graph = trace_step(step, shape, self.real, states, params)
-        arrays = [math.prod(graph.shapes[slot]) != 1 for _, slot in graph.params]
-        self.program = Program.of(graph)
-        self.target = _target(device)(self.program, self.real, dtype, start, arrays, title, affine, lift)
+        spec = _specify(step, shape, dtype, states, start, params, title, affine, lift)
+        self.program, self.graph = spec.program, spec.program.graph
+        self.target = _target(device)(spec)
         self.target.prepare()
         self._layouts: dict[tuple[int, ...] | None, Layout] = {}
 
@@ -288,10 +287,29 @@ def source(
     which: str,
 ) -> str:
     """The generated source that :class:`FusedStep` would run on ``target`` (``"cpu"`` or ``"cuda"``)."""
-    real = torch.float64 if dtype == torch.float64 else torch.float32
-    graph = trace_step(step, shape, real, states, params)
+    return _TARGETS[target](_specify(step, shape, dtype, states, start, params, title)).source(which)
+
+
+def _real(dtype: torch.dtype) -> torch.dtype:
+    """Dtype of the arithmetic for input of ``dtype``."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _specify(
+    step: StepFunction,
+    shape: Sequence[int],
+    dtype: torch.dtype,
+    states: Sequence[str],
+    start: Sequence[float],
+    params: Sequence[tuple[Sequence[int], torch.dtype, bool]],
+    title: str,
+    affine: bool = False,
+    lift: bool = False,
+) -> KernelSpec:
+    """Trace a step and say what its kernels are generated from."""
+    graph = trace_step(step, shape, _real(dtype), states, params)
     arrays = [math.prod(graph.shapes[slot]) != 1 for _, slot in graph.params]
-    return _TARGETS[target](Program.of(graph), real, dtype, start, arrays, title).source(which)
+    return KernelSpec(Program.of(graph), _real(dtype), dtype, start, arrays, title, affine, lift)
 
 
 _TARGETS: dict[str, Callable[..., HostTarget | cuda.CudaTarget]] = {"cpu": HostTarget, "cuda": cuda.CudaTarget}

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from jellyfit import native
 from jellyfit.kernels import vector
-from jellyfit.kernels.emit import Program
+from jellyfit.kernels.emit import KernelSpec
 from jellyfit.kernels.errors import KernelUnavailableError
 from jellyfit.kernels.host_source import BLOCK, STRETCH, Writer
 from jellyfit.kernels.layout import Param
@@ -42,43 +42,29 @@ class HostTarget:
     """Runs a step's kernels on the host.
 
     Args:
-        program: the step.
-        real: dtype of the arithmetic.
-        io: dtype of the input, the spikes and their gradients.
-        start: what each state starts with where no tensor is given.
-        arrays: for each of the graph's parameters, whether it has more than one element.
-        title: what the generated source is about.
-        affine: see :class:`Writer`; scale and shift then follow the graph's parameters.
-        lift: see :class:`Writer`.
+        spec: what the kernels are generated from.
     """
 
     stretch = STRETCH
 
     def __init__(
         self,
-        program: Program,
-        real: torch.dtype,
-        io: torch.dtype,
-        start: Sequence[float],
-        arrays: Sequence[bool],
-        title: str,
-        affine: bool = False,
-        lift: bool = False,
+        spec: KernelSpec,
     ) -> None:
-        self.program, self.real, self.io = program, real, io
-        self._arguments = (program, real, io, start, arrays, title, affine, lift)
+        self.program, self.real = spec.program, spec.real
+        self._spec = spec
         self._constants: dict[str, ctypes.Array[ctypes.c_double]] = {}
-        self._name = re.sub(r"\W+", "_", title) or "neuron"
+        self._name = re.sub(r"\W+", "_", spec.title) or "neuron"
         self._forward: Callable[[bytes], None] | None = None
         self._backward: Callable[[bytes], None] | None = None
-        self._row = 4 * max(1, len(program.keep)) * (2 if real == torch.float64 else 1)
+        self._row = 4 * max(1, len(spec.program.keep)) * (2 if spec.real == torch.float64 else 1)
 
     def source(self, which: str) -> str:
         """The generated source of ``"forward"`` or ``"backward"``."""
         return self._write(which)[0]
 
     def _write(self, which: str) -> tuple[str, list[float]]:
-        writer = Writer(*self._arguments)
+        writer = Writer(self._spec)
         text = writer.forward() if which == "forward" else writer.backward()
         return text, [value.number for value in writer.names.lifted.values()]
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 
 from jellyfit.kernels import vector
-from jellyfit.kernels.emit import Names, Program, lines
+from jellyfit.kernels.emit import KernelSpec, Names, lines
 from jellyfit.kernels.graph import Value
 from jellyfit.kernels.ops import OPS
 
@@ -201,35 +201,22 @@ class Writer:
     """Writes the C text of one program.
 
     Args:
-        program: the step.
-        real: dtype of the arithmetic.
-        io: dtype of the input, the spikes and their gradients.
-        start: what each state starts with where no tensor is given.
-        arrays: for each of the graph's parameters, whether it has more than one element.
-        title: what the generated file is about.
-        affine: the step's input is ``scale * x + shift``, with one rounding, per element of two further parameters.
-        lift: pass constants as arguments instead of writing them into the source.
+        spec: what the kernels are generated from.
     """
 
     def __init__(
         self,
-        program: Program,
-        real: torch.dtype,
-        io: torch.dtype,
-        start: Sequence[float],
-        arrays: Sequence[bool],
-        title: str,
-        affine: bool = False,
-        lift: bool = False,
+        spec: KernelSpec,
     ) -> None:
+        program, real, affine = spec.program, spec.real, spec.affine
         self.program = program
         self.graph = program.graph
         self.real = "double" if real == torch.float64 else "float"
-        self.names = Names(self.real, lift)
-        self.io = _IO[io]
-        self.start = [self.names.literal(Value("const", number=number)) for number in start]
-        self.arrays = [*arrays, *([True, True] if affine else [])]
-        self.title = title
+        self.names = Names(self.real, spec.lift)
+        self.io = _IO[spec.io]
+        self.start = [self.names.literal(Value("const", number=number)) for number in spec.start]
+        self.arrays = [*spec.arrays, *([True, True] if affine else [])]
+        self.title = spec.title
         self.vectors = vector.available(real)
         self.dtype = real
         self.used: set[str] = set()  # vector functions
@@ -241,7 +228,7 @@ class Writer:
         self.params += ["scale", "shift"] if affine else []
         for value in self.graph.states:
             self.sources[id(value)] = f"{self.names(value)}_[e]"
-        for (value, _), array in zip(self.graph.params, arrays, strict=True):
+        for (value, _), array in zip(self.graph.params, spec.arrays, strict=True):
             if array:
                 self.sources[id(value)] = f"{self.names(value)}_[e]"
 
