@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 
-.PHONY: help digits test lint format bench gpu docs clean
+.PHONY: help digits test lint format bench gpu docs migrating clean
 .DEFAULT_GOAL := help
 
 help: ## say what there is
@@ -44,6 +44,9 @@ lint: $(VENV)/.dev ## ruff, mypy and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_imports.py
+
+migrating: $(VENV)/.dev ## write docs/migrating.md from the comparison with SpikingJelly
+	$(BIN)/python -m tests.compat.table
 
 format: $(VENV)/.dev ## let ruff put the code in order
 	$(BIN)/ruff check --fix .

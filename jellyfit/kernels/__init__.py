@@ -55,7 +55,7 @@ def applicable(x: torch.Tensor) -> bool:
     return (
         type(x) in _PLAIN
         and x.numel() > 0
-        and x.device.type in ("cpu", "cuda")
+        and (x.is_cpu or x.is_cuda)
         and x.layout is torch.strided
         and torch._C._len_torch_dispatch_stack() == 0
         and torch._C._functorch.peek_interpreter_stack() is None

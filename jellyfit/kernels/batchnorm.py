@@ -158,16 +158,17 @@ class _Run(torch.autograd.Function):
         count = len(fused.states)
         states, params = tensors[:count], tensors[count:]
         keep = any(ctx.needs_input_grad)
-        spikes, lasts, v_seq, kept = fused.forward_pass(x, states, params, want_v_seq, keep, affine)  # type: ignore[arg-type]
-        ctx.fused, ctx.norm, ctx.want_v_seq = fused, norm, want_v_seq
-        ctx.save_for_backward(x, weight, bias, kept, mean, invstd, *affine, *tensors)
+        packed = fused.pack(x, params, affine)  # type: ignore[arg-type]
+        spikes, lasts, v_seq, kept = fused.forward_pass(x, states, packed, want_v_seq, keep)
+        ctx.fused, ctx.norm, ctx.packed, ctx.want_v_seq = fused, norm, packed, want_v_seq
+        ctx.save_for_backward(x, weight, bias, kept, mean, invstd, *tensors)
         ctx.set_materialize_grads(False)
         return (spikes, *lasts) if v_seq is None else (spikes, *lasts, v_seq)
 
     @staticmethod
     def backward(ctx: Any, grad_spikes: Tensor | None, *grads: Tensor | None) -> tuple[Any, ...]:
         fused, norm = ctx.fused, ctx.norm
-        x, weight, bias, kept, mean, invstd, scale, shift, *tensors = ctx.saved_tensors
+        x, weight, bias, kept, mean, invstd, *tensors = ctx.saved_tensors
         count = len(fused.states)
         if torch.is_grad_enabled():  # create_graph=True: a gradient that can be differentiated again
             mean, var = (None, None) if norm.training else (norm.running_mean, norm.running_var)
@@ -180,11 +181,11 @@ class _Run(torch.autograd.Function):
             x,
             tensors[:count],
             tensors[count:],
+            ctx.packed,
             kept,
             grad_spikes,
             grads[:count],
             grads[count] if ctx.want_v_seq else None,
-            (scale, shift),
         )
         needed = [bool(need) for need in ctx.needs_input_grad[3:6]]
         running = (None, None) if norm.training else (norm.running_mean, norm.running_var)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +18,21 @@ from jellyfit.kernels.layout import Layout, Param, aligned, is_dense_sequence
 from jellyfit.kernels.trace import StepFunction, trace_step
 
 __all__ = ["FusedStep", "eager_gradients", "source"]
+
+
+class Packed(NamedTuple):
+    """The parameters of one call.
+
+    Attributes:
+        slots: every tensor of the outer program by its slot.
+        taken: those that the kernel takes.
+    """
+
+    slots: dict[int, Tensor]
+    taken: list[Param]
+
+
+_NOTHING = Packed({}, [])
 
 
 class FusedStep:
@@ -62,6 +77,7 @@ class FusedStep:
         self.program, self.graph = spec.program, spec.program.graph
         self.target = _target(device)(spec)
         self.target.prepare()
+        self._independent = [i for i, value in enumerate(self.graph.grad_states) if value is None]  # nothing uses them
         self._layouts: dict[tuple[int, ...] | None, Layout] = {}
 
     # ---------------------------------------------------------------- running it
@@ -87,10 +103,11 @@ class FusedStep:
             or any(state is not None and state.requires_grad for state in states)
             or any(param.requires_grad for param in params)
         ):
-            out = _Run.apply(self, want_v_seq, x_seq, *states, *params)  # type: ignore[no-untyped-call]
-            count = len(self.states)
-            return out[0], list(out[1 : 1 + count]), out[1 + count] if want_v_seq else None
-        spikes, lasts, v_seq, _ = self.forward_pass(x_seq, states, params, want_v_seq, keep=False)
+            spikes, *lasts = _apply(self, want_v_seq, x_seq, *states, *params)
+            v_seq = lasts.pop() if want_v_seq else None
+            return spikes, lasts, v_seq
+        packed = self.pack(x_seq, params)
+        spikes, lasts, v_seq, _ = self.forward_pass(x_seq, states, packed, want_v_seq, keep=False)
         return spikes, lasts, v_seq
 
     def gradients(
@@ -103,13 +120,11 @@ class FusedStep:
         grad_v_seq: Tensor | None,
     ) -> list[Tensor | None]:
         """Gradients of input, states and parameters, for callers that keep no graph (``torch.compile``)."""
-        _, _, _, kept = (
-            self.forward_pass(x_seq, states, params, False, keep=True)
-            if len(x_seq) > self.target.stretch
-            else [None] * 4
-        )
+        packed, kept = self.pack(x_seq, params), None
+        if len(x_seq) > self.target.stretch:
+            *_, kept = self.forward_pass(x_seq, states, packed, False, keep=True)
         grad_x, firsts, grad_params = self.backward_pass(
-            x_seq, states, params, kept, grad_spikes, grad_states, grad_v_seq
+            x_seq, states, params, packed, kept, grad_spikes, grad_states, grad_v_seq
         )
         return [grad_x, *firsts, *grad_params]
 
@@ -125,66 +140,61 @@ class FusedStep:
         shape, stride = x.shape[1:], x.stride()[1:]
         return [None if tensor is None else aligned(tensor, shape, stride, self.real) for tensor in tensors]
 
-    def _packed(self, params: Sequence[Tensor], x: Tensor) -> tuple[list[Param], dict[int, Tensor]]:
-        """The parameters as the kernel takes them, and every tensor of the outer program by its slot."""
-        if not (self.graph.params or self.graph.before.calls):
-            return [], {}
+    def pack(self, x: Tensor, params: Sequence[Tensor], affine: Sequence[Tensor] = ()) -> Packed:
+        """The parameters of a call on ``x`` as forward and backward take them.
+
+        ``affine`` are scale and shift, where the step has them.
+        """
+        if not (params or affine):
+            return _NOTHING
         slots = dict(enumerate(params))
         if self.graph.before.calls:
             with torch.no_grad():
                 self.graph.before.run(slots)
         layout = self._layout(x)
-        return [layout.pack(slots[slot].detach(), self.real) for _, slot in self.graph.params], slots
+        taken = [slots[slot].detach() for _, slot in self.graph.params]
+        return Packed(slots, [layout.pack(tensor, self.real) for tensor in (*taken, *affine)])
 
     def forward_pass(
         self,
         x: Tensor,
         states: Sequence[Tensor | None],
-        params: Sequence[Tensor],
+        packed: Packed,
         want_v_seq: bool,
         keep: bool,
-        affine: Sequence[Tensor] = (),
     ) -> tuple[Tensor, list[Tensor], Tensor | None, Tensor | None]:
-        """Spikes, last states, ``v_seq`` and what backward needs kept, outside autograd; ``x`` is dense.
-
-        ``affine`` are scale and shift, where the step has them.
-        """
-        packed, _ = self._packed(params, x)
-        if affine:
-            packed += [self._layout(x).pack(tensor, self.real) for tensor in affine]
-        return self.target.forward(x, self._aligned(states, x), packed, want_v_seq, keep)
+        """Spikes, last states, ``v_seq`` and what backward needs kept, outside autograd; ``x`` is dense."""
+        return self.target.forward(x, self._aligned(states, x), packed.taken, want_v_seq, keep)
 
     def backward_pass(
         self,
         x: Tensor,
         states: Sequence[Tensor | None],
         params: Sequence[Tensor],
+        packed: Packed,
         kept: Tensor | None,
         grad_spikes: Tensor | None,
         grad_lasts: Sequence[Tensor | None],
         grad_v_seq: Tensor | None,
-        affine: Sequence[Tensor] = (),
     ) -> tuple[Tensor | None, list[Tensor | None], list[Tensor | None]]:
         """Gradients of the step's input, of the first states and of the parameters, outside autograd."""
-        packed, slots = self._packed(params, x)
-        layout, reductions = self._layout(x), self.graph.reductions
-        if affine:
-            packed += [layout.pack(tensor, self.real) for tensor in affine]
+        reductions = self.graph.reductions
         if grad_spikes is None:
             grad_spikes = torch.zeros_like(x)
         grad_x, grad_states, sums = self.target.backward(
             x,
             self._aligned(states, x),
-            packed,
+            packed.taken,
             kept,
             aligned(grad_spikes, x.shape, x.stride(), x.dtype),
             self._aligned(grad_lasts, x),
             None if grad_v_seq is None else aligned(grad_v_seq, x.shape, x.stride(), self.real),
-            [layout.indexing(reduction.shape) for reduction in reductions],
+            [self._layout(x).indexing(reduction.shape) for reduction in reductions],
         )
         grad_params: list[Tensor | None] = [None] * len(params)
         if reductions:
-            slots = slots or dict(enumerate(params))
+            layout = self._layout(x)
+            slots = dict(packed.slots)
             for reduction, total in zip(reductions, sums, strict=True):
                 slots[reduction.slot] = layout.unpack_sum(total, reduction.shape).reshape(reduction.result)
             with torch.no_grad():
@@ -195,11 +205,9 @@ class FusedStep:
                     if grad.shape != params[i].shape:
                         grad = grad.sum_to_size(params[i].shape)
                     grad_params[i] = grad if grad.dtype == params[i].dtype else grad.to(params[i].dtype)
-        none = self.graph.grad_x is None  # nothing depends on the input
-        grad_states = [
-            None if value is None else grad for value, grad in zip(self.graph.grad_states, grad_states, strict=True)
-        ]
-        return None if none else grad_x, grad_states, grad_params
+        for place in self._independent:
+            grad_states[place] = None
+        return None if self.graph.grad_x is None else grad_x, grad_states, grad_params
 
 
 class _Run(torch.autograd.Function):
@@ -209,8 +217,9 @@ class _Run(torch.autograd.Function):
     def forward(ctx: Any, fused: FusedStep, want_v_seq: bool, x: Tensor, *tensors: Tensor | None) -> tuple[Tensor, ...]:
         count = len(fused.states)
         states, params = tensors[:count], tensors[count:]
-        spikes, lasts, v_seq, kept = fused.forward_pass(x, states, params, want_v_seq, keep=True)  # type: ignore[arg-type]
-        ctx.fused, ctx.want_v_seq = fused, want_v_seq
+        packed = fused.pack(x, params)  # type: ignore[arg-type]
+        spikes, lasts, v_seq, kept = fused.forward_pass(x, states, packed, want_v_seq, keep=True)
+        ctx.fused, ctx.packed, ctx.want_v_seq = fused, packed, want_v_seq
         ctx.save_for_backward(x, kept, *tensors)
         ctx.set_materialize_grads(False)
         return (spikes, *lasts) if v_seq is None else (spikes, *lasts, v_seq)
@@ -229,9 +238,13 @@ class _Run(torch.autograd.Function):
                 *eager_gradients(fused, ctx.needs_input_grad[2:], x, states, params, grad_spikes, grads),
             )
         grad_x, grad_states, grad_params = fused.backward_pass(
-            x, states, params, kept, grad_spikes, grad_lasts, grad_v_seq
+            x, states, params, ctx.packed, kept, grad_spikes, grad_lasts, grad_v_seq
         )
         return None, None, grad_x, *grad_states, *grad_params
+
+
+# Function.apply without its look at torch.func, whose tensors never come here.
+_apply: Callable[..., tuple[Tensor, ...]] = super(torch.autograd.Function, _Run).apply
 
 
 def eager_gradients(

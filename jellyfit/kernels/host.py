@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from struct import Struct
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,6 +39,53 @@ def load(name: str, source: str, real: torch.dtype) -> Callable[[bytes], None] |
     return run
 
 
+class _Constants:
+    """Numbers that are no part of a kernel's source, where the kernel finds them."""
+
+    def __init__(self, numbers: Sequence[float]) -> None:
+        self.numbers = (ctypes.c_double * len(numbers))(*numbers)
+        self.address = ctypes.addressof(self.numbers)
+
+
+class _Job(NamedTuple):
+    """How the work on a sequence is cut.
+
+    Attributes:
+        x_shape, x_strides, most_threads: what for.
+        steps, size: time steps, and elements of one.
+        shape, strides: of a state.
+        forward: elements in a block, and threads.
+        backward: the same, and the number of blocks.
+    """
+
+    x_shape: torch.Size
+    x_strides: tuple[int, ...]
+    most_threads: int
+    steps: int
+    size: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    forward: tuple[int, int]
+    backward: tuple[int, int, int]
+
+    @classmethod
+    def of(cls, x: Tensor, row: int, threads: int) -> _Job:
+        steps, count = x.shape[0], x.numel() // x.shape[0]
+        room = _SCRATCH // (row * min(steps, STRETCH))
+        elements, used = _split(count, steps, max(64, min(BLOCK, room // 64 * 64)), threads)
+        return cls(
+            x.shape,
+            x.stride(),
+            threads,
+            steps,
+            count,
+            tuple(x.shape[1:]),
+            x.stride()[1:],
+            _split(count, steps, BLOCK, threads),
+            (elements, used, -(-count // elements)),
+        )
+
+
 class HostTarget:
     """Runs a step's kernels on the host.
 
@@ -53,11 +101,12 @@ class HostTarget:
     ) -> None:
         self.program, self.real = spec.program, spec.real
         self._spec = spec
-        self._constants: dict[str, ctypes.Array[ctypes.c_double]] = {}
+        self._constants: dict[str, _Constants] = {}
         self._name = re.sub(r"\W+", "_", spec.title) or "neuron"
         self._forward: Callable[[bytes], None] | None = None
         self._backward: Callable[[bytes], None] | None = None
         self._row = 4 * max(1, len(spec.program.keep)) * (2 if spec.real == torch.float64 else 1)
+        self._latest: _Job | None = None
 
     def source(self, which: str) -> str:
         """The generated source of ``"forward"`` or ``"backward"``."""
@@ -70,11 +119,18 @@ class HostTarget:
 
     def _load(self, which: str) -> Callable[[bytes], None]:
         text, numbers = self._write(which)
-        self._constants[which] = (ctypes.c_double * len(numbers))(*numbers)
+        self._constants[which] = _Constants(numbers)
         run = load(f"{self._name}-{which}", text, self.real)
         if run is None:
             raise KernelUnavailableError(native.status().reason or "the generated C code does not compile")
         return run
+
+    def _job(self, x: Tensor) -> _Job:
+        """How the work on ``x`` is cut; that of the latest call is at hand."""
+        job, threads = self._latest, torch.get_num_threads()
+        if job is None or job.x_shape != x.shape or job.x_strides != x.stride() or job.most_threads != threads:
+            job = self._latest = _Job.of(x, self._row, threads)
+        return job
 
     def prepare(self) -> None:
         """Compile forward, so that what cannot be compiled shows before anything depends on it."""
@@ -88,28 +144,22 @@ class HostTarget:
 
         ``x`` ``[T, N, *]`` is dense, and what is given and returned has its memory order.
         """
-        steps, count = x.shape[0], x.numel() // x.shape[0]
+        job = self._job(x)
+        steps = job.steps
         spikes = torch.empty_like(x)
-        if x.is_contiguous():  # the quicker way to make them
-            lasts = [torch.empty(x.shape[1:], dtype=self.real, device=x.device) for _ in firsts]
-        else:
-            lasts = [torch.empty_strided(x.shape[1:], x.stride()[1:], dtype=self.real, device=x.device) for _ in firsts]
+        lasts = [torch.empty_strided(job.shape, job.strides, dtype=self.real, device="cpu") for _ in firsts]
         v_seq = torch.empty_like(x, dtype=self.real) if want_v_seq else None
-        stretches = (steps - 1) // STRETCH
-        kept = (
-            torch.empty(stretches, len(firsts), count, dtype=self.real, device=x.device)
-            if keep and stretches and firsts
-            else None
-        )
+        kept = None
+        if keep and steps > STRETCH and firsts:
+            kept = torch.empty((steps - 1) // STRETCH, len(firsts), job.size, dtype=self.real, device="cpu")
         if self._forward is None:
             self._forward = self._load("forward")
-        elements, threads = _split(count, steps, BLOCK)
-        arguments = [count, steps, elements, threads, x.data_ptr(), spikes.data_ptr(), _pointer(v_seq), _pointer(kept)]
-        arguments += [_pointer(first) for first in firsts]
+        arguments = [job.size, steps, *job.forward, x.data_ptr(), spikes.data_ptr(), _pointer(v_seq), _pointer(kept)]
+        arguments += [0 if first is None else first.data_ptr() for first in firsts]
         arguments += [last.data_ptr() for last in lasts]
         for tensor, period, inner in params:
             arguments += [tensor.data_ptr(), period, inner]
-        arguments.append(ctypes.addressof(self._constants["forward"]))
+        arguments.append(self._constants["forward"].address)
         self._forward(_struct(len(arguments)).pack(*arguments))
         return spikes, lasts, v_seq, kept
 
@@ -125,28 +175,28 @@ class HostTarget:
         sums: Sequence[tuple[int, int]],
     ) -> tuple[Tensor, list[Tensor | None], list[Tensor]]:
         """Gradients of the input, of the states given at the start, and the sums (period and inner size given)."""
-        steps, count = x.shape[0], x.numel() // x.shape[0]
+        job = self._job(x)
         grad_x = torch.empty_like(x)
         grad_firsts = [None if first is None else torch.empty_like(first) for first in firsts]
         if self._backward is None:
             self._backward = self._load("backward")
-        room = _SCRATCH // (self._row * min(steps, STRETCH))
-        elements, threads = _split(count, steps, max(64, min(BLOCK, room // 64 * 64)))
-        blocks = -(-count // elements)
-        width = sum(period for period, _ in sums)
-        chunks = min(blocks, 64 if width * 256 <= count else 8) if sums else blocks
-        totals = torch.empty(width, dtype=self.real, device=x.device) if sums else None
-        arguments = [count, steps, elements, threads, chunks, width, x.data_ptr(), grad_spikes.data_ptr()]
+        elements, threads, blocks = job.backward
+        width, chunks, totals = 0, blocks, None
+        if sums:
+            width = sum([period for period, _ in sums])
+            chunks = min(blocks, 64 if width * 256 <= job.size else 8)
+            totals = torch.empty(width, dtype=self.real, device="cpu")
+        arguments = [job.size, job.steps, elements, threads, chunks, width, x.data_ptr(), grad_spikes.data_ptr()]
         arguments += [grad_x.data_ptr(), _pointer(grad_v_seq), _pointer(kept), _pointer(totals)]
         for tensors in (firsts, grad_lasts, grad_firsts):
-            arguments += [_pointer(tensor) for tensor in tensors]
+            arguments += [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
         for tensor, period, inner in params:
             arguments += [tensor.data_ptr(), period, inner]
         offset = 0
         for period, inner in sums:
             arguments += [period, inner, offset]
             offset += period
-        arguments.append(ctypes.addressof(self._constants["backward"]))
+        arguments.append(self._constants["backward"].address)
         self._backward(_struct(len(arguments)).pack(*arguments))
         if totals is None:
             return grad_x, grad_firsts, []
@@ -164,10 +214,9 @@ def _pointer(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
-def _split(count: int, steps: int, largest: int) -> tuple[int, int]:
+def _split(count: int, steps: int, largest: int, threads: int) -> tuple[int, int]:
     """Elements in a block, and threads, for ``count`` elements: small jobs stay on one core."""
     if count * steps < 32768:
         return largest, 1
-    threads = torch.get_num_threads()
     even = -(-count // threads)
     return min(largest, -(-even // 64) * 64), min(threads, -(-count // 64))

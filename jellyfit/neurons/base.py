@@ -275,14 +275,19 @@ class BaseNode(MemoryModule):
 
         The arithmetic and the state are float32 for half-precision input, whose spikes are narrowed again.
         """
+        many = self._step_mode == "m"
+        if many and self._kernels is not None and not torch.compiler.is_compiling():
+            spikes = self._kernels.run_again(x)
+            if spikes is not None:
+                return spikes
         self._check_input(x)
-        x_seq = x if self._step_mode == "m" else x.unsqueeze(0)
+        x_seq = x if many else x.unsqueeze(0)
         spikes = self._run_kernels(x_seq)
         if spikes is None:
             spikes = self._run_eager(x_seq)
             if self._kernels is not None:
                 self._kernels.explain()
-        return spikes if self._step_mode == "m" else spikes.squeeze(0)
+        return spikes if many else spikes.squeeze(0)
 
     def _run_kernels(self, x_seq: Tensor) -> Tensor | None:
         """Spikes from fused kernels; ``None`` where eager PyTorch has to make them."""

@@ -60,10 +60,14 @@ class NodeKernels:
         self.number = compiled.register(node)
         self.states = [name for name in node._memories if not name.startswith("_")]
         self._plans: dict[tuple[Any, ...], FusedStep | str] = {}
-        self._settings: list[tuple[dict[str, Any], int, Callable[[Any], Any], tuple[Any, ...]]] = []
-        self._tables: list[tuple[dict[str, Any], int]] = []  # of parameters and buffers, with their sizes
-        self._children: list[tuple[dict[str, Any], tuple[Any, ...]]] = []
+        self._tables: list[dict[str, Any]] = []  # attributes, parameters and buffers of every module in the neuron
+        self._sizes: list[int] = []
+        self._getters: list[tuple[Callable[[Any], Any], dict[str, Any]]] = []  # of all settings of a module
+        self._settings: list[Any] = []
+        self._children: list[dict[str, Any]] = []
+        self._modules: list[list[Any]] = []
         self._params: list[tuple[dict[str, Any], str]] = []
+        self._latest: tuple[tuple[Any, ...], FusedStep] | None = None  # what the latest call used
         self._to_say = ""
         self._changes = 0
 
@@ -82,15 +86,23 @@ class NodeKernels:
         Raises:
             ConfigError: the neuron's ``backend`` asks for kernels that cannot run.
         """
-        if not (self._settings and self._unchanged()):
+        if not (self._tables and self._unchanged()):
             self._look_at_settings()
-        key: tuple[Any, ...] = (x.shape[1:], x.dtype, x.device, affine)
-        if self._params:
-            try:
-                key += tuple((p.shape, p.dtype, p.requires_grad) for p in self.params())
-            except AttributeError:  # a tensor has become a number
-                self._settings.clear()
-                return self.plan(x, call, affine)
+        try:
+            key = (x.shape, x.dtype, x.device, affine, *self._kinds())
+        except AttributeError:  # a tensor has become a number
+            self._tables.clear()
+            return self.plan(x, call, affine)
+        if self._latest is not None and key == self._latest[0]:  # quicker than to hash it
+            return self._latest[1]
+        found = self._find(key, x, call, affine)
+        self._latest = None if found is None else (key, found)
+        return found
+
+    def _find(
+        self, key: tuple[Any, ...], x: Tensor, call: Callable[..., FusedStep | str] | None, affine: bool
+    ) -> FusedStep | None:
+        key = (key[0][1:], *key[1:])  # for any number of time steps
         found = self._plans.get(key)
         if found is None:
             if len(self._plans) >= _KEPT:
@@ -109,6 +121,10 @@ class NodeKernels:
         """The tensors that the equations use beside input and state: parameters and buffers, in a fixed order."""
         return [owner[name] for owner, name in self._params]
 
+    def _kinds(self) -> list[tuple[torch.Size, torch.dtype, bool]]:
+        """Shape, dtype and wish for a gradient of every parameter."""
+        return [(p.shape, p.dtype, p.requires_grad) for p in self.params()]
+
     def constants(self) -> tuple[int, tuple[str, ...], tuple[str, ...]]:
         """What a compiled graph holds: the node's number, its states, and the dotted names of its tensors."""
         paths = []
@@ -116,41 +132,38 @@ class NodeKernels:
             paths += [f"{prefix}.{name}" if prefix else name for _, name in _tensors_of(module)]
         return self.number, tuple(self.states), tuple(paths)
 
-    def _unchanged(self) -> bool:
-        for table, count in self._tables:
-            if len(table) != count:
-                return False
-        for table, children in self._children:
-            if len(table) != len(children) or not all(map(operator.is_, table.values(), children)):
-                return False
-        for attributes, count, get, values in self._settings:
-            if len(attributes) != count:
-                return False
-            try:
-                if not all(map(operator.is_, get(attributes), values)):
-                    return False
-            except KeyError:
-                return False
-        return True
+    def _unchanged(self, kinds: Sequence[Any] = ()) -> bool:
+        """Whether every setting is what it was when the plans were made (compared by identity first: quick).
+
+        And, where ``kinds`` are given, every parameter of that kind.
+        """
+        try:
+            return (
+                list(map(len, self._tables)) == self._sizes
+                and [get(table) for get, table in self._getters] == self._settings
+                and [list(table.values()) for table in self._children] == self._modules
+                and (not kinds or kinds == self._kinds())
+            )
+        except Exception:  # one is gone, or is of a kind that cannot tell whether it is equal
+            return False
 
     def _look_at_settings(self) -> None:
         self._changes += bool(self._plans)
         self._plans.clear()
-        self._settings.clear()
-        self._tables.clear()
-        self._children.clear()
-        self._params.clear()
+        self._latest = None
+        self._tables, self._getters, self._children, self._params = [], [], [], []
         for module in self.node.modules():
             changing = _CHANGING | set(getattr(module, "_memories", ()))
             names = [name for name, value in module.__dict__.items() if name not in changing and not _has_tensor(value)]
-            if len(names) < 2:
-                names = [*names, "__class__", "__class__"][:2]
-            get = operator.itemgetter(*names)
-            self._settings.append((module.__dict__, len(module.__dict__), get, get(module.__dict__)))
-            self._params += _tensors_of(module)
+            if names:
+                self._getters.append((operator.itemgetter(*names), module.__dict__))
+            self._tables += [module.__dict__, module._parameters, module._buffers]
             if module._modules:
-                self._children.append((module._modules, tuple(module._modules.values())))
-            self._tables += [(table, len(table)) for table in (module._parameters, module._buffers)]
+                self._children.append(module._modules)
+            self._params += _tensors_of(module)
+        self._sizes = list(map(len, self._tables))
+        self._settings = [get(table) for get, table in self._getters]
+        self._modules = [list(table.values()) for table in self._children]
 
     # ---------------------------------------------------------------- making one
 
@@ -168,7 +181,7 @@ class NodeKernels:
                 x.device,
                 self.states,
                 [self._start(name) for name in self.states],
-                [(p.shape, p.dtype, p.requires_grad) for p in self.params()],
+                self._kinds(),
                 type(node).__name__,
                 affine=affine,
                 lift=self._changes > _OFTEN,  # a setting that keeps changing is not worth a compilation each time
@@ -202,9 +215,8 @@ class NodeKernels:
         """
         self._look_at_settings()
         start = [self._start(name) for name in self.states]
-        params = [(p.shape, p.dtype, p.requires_grad) for p in self.params()]
         title = type(self.node).__name__
-        return kernels.source(self.step, shape, dtype, target, self.states, start, params, title, which)
+        return kernels.source(self.step, shape, dtype, target, self.states, start, self._kinds(), title, which)
 
     def explain(self) -> None:
         """Say once why the neuron has just run in eager PyTorch (had it failed there too, its error would say more)."""
@@ -226,6 +238,27 @@ class NodeKernels:
         raise NotPointwiseError(f"its memory {name!r} starts as {type(value).__name__}, not as a number")
 
     # ---------------------------------------------------------------- running
+
+    def run_again(self, x: Tensor) -> Tensor | None:
+        """Spikes for input ``x`` ``[T, N, *]`` if it is like the latest call's, and nothing has changed since.
+
+        The quick way for what happens most; everything else (``None``) goes the whole way, with its checks.
+        """
+        if self._latest is None:
+            return None
+        (shape, dtype, device, affine, *kinds), plan = self._latest
+        if (
+            isinstance(x, Tensor)
+            and x.shape == shape
+            and x.dtype is dtype
+            and x.device == device
+            and not affine
+            and kernels.applicable(x)
+            and not torch.is_anomaly_enabled()
+            and self._unchanged(kinds)
+        ):
+            return self.run(plan, x)
+        return None
 
     def run(self, plan: FusedStep, x: Tensor, norm: Normalisation | None = None) -> Tensor:
         """Run ``plan`` over ``x`` ``[T, N, *]`` from the neuron's state, and leave the new state there.
@@ -249,7 +282,8 @@ class NodeKernels:
             spikes, lasts, v_seq = plan(x, states, self.params(), node.store_v_seq)
         else:
             spikes, lasts, v_seq = batch_norm_step(plan, norm, x, states, self.params(), node.store_v_seq)
-        memory.update(zip(self.states, lasts, strict=True))
+        for name, last in zip(self.states, lasts, strict=True):
+            memory[name] = last
         memory["_state_dtype"] = x.dtype
         if v_seq is not None:
             node._keep_v_seq(v_seq)

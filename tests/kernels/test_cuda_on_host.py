@@ -230,11 +230,14 @@ def test_affine_input_is_scaled_and_shifted_with_one_rounding(layout):
         assert isinstance(plan.target, CudaTarget)
         params = node.kernels.params()
         states = [torch.full_like(x[0], -0.1)]
-        spikes, lasts, _, kept = plan.forward_pass(x, states, params, False, True, (scale, shift))
-        grad_y, _, grad_params = plan.backward_pass(x, states, params, kept, grad, [None], None, (scale, shift))
+        packed = plan.pack(x, params, (scale, shift))
+        spikes, lasts, _, kept = plan.forward_pass(x, states, packed, False, True)
+        grad_y, _, grad_params = plan.backward_pass(x, states, params, packed, kept, grad, [None], None)
         plain = node.kernels.plan(y)
-        expected, expected_lasts, _, kept = plain.forward_pass(y, states, params, False, True)
-        expected_grads = plain.backward_pass(y, states, params, kept, grad.contiguous(), [None], None)
+        expected, expected_lasts, _, kept = plain.forward_pass(y, states, plain.pack(y, params), False, True)
+        expected_grads = plain.backward_pass(
+            y, states, params, plain.pack(y, params), kept, grad.contiguous(), [None], None
+        )
     assert torch.equal(spikes, expected) and torch.equal(lasts[0], expected_lasts[0])
     torch.testing.assert_close(grad_y, expected_grads[0], rtol=1e-6, atol=1e-7)
     torch.testing.assert_close(grad_params, expected_grads[2], rtol=1e-6, atol=1e-6)

@@ -1,0 +1,5 @@
+"""Rows of layers."""
+
+from tests.compat.rows import Row
+
+ROWS: list[Row] = []

@@ -1,0 +1,5 @@
+"""Rows of recurrent."""
+
+from tests.compat.rows import Row
+
+ROWS: list[Row] = []
