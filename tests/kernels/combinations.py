@@ -29,9 +29,12 @@ SURROGATES = [
     and kind not in (surrogates.SurrogateFunction, surrogates.PoissonPass)  # random numbers do not fuse
 ]
 
+FAMILIAR = ("Sigmoid", "ATan", "PiecewiseQuadratic", "Rect", "DeterministicPass")  # with every neuron and option
+OTHERS = [name for name in SURROGATES if name not in FAMILIAR]
+
 SETTINGS: Mapping[str, Sequence[Any]] = {
     "neuron": NEURONS,
-    "surrogate": SURROGATES,
+    "surrogate": FAMILIAR,
     "dtype": DTYPES,
     "params": ("numbers", "scalar", "channel", "element"),
     "v_reset": (None, -0.2, 0.0),

@@ -9,13 +9,12 @@ import torch
 from jellyfit import neurons, surrogates
 from jellyfit.kernels import KernelWarning
 from jellyfit.neurons import BaseNode
-from tests.kernels.combinations import SURROGATES
+from tests.kernels.combinations import FAMILIAR, OTHERS, SURROGATES
 
 SIZES = (1, 3, 17, 63, 65, 1000, 4097)
 STEPS = (1, 2, 5)
 LEAKY = ("LIFNode", "ParametricLIFNode")
 NEURONS = ("IFNode", "LIFNode", "ParametricLIFNode", "QIFNode", "EIFNode", "IzhikevichNode")
-WITH_EVERY_NEURON = ("Sigmoid", "ATan", "PiecewiseQuadratic", "Rect", "DeterministicPass")
 PRIMITIVES = {
     name: getattr(surrogates, name).primitive is not surrogates.SurrogateFunction.primitive for name in SURROGATES
 }
@@ -86,7 +85,7 @@ def make(name, surrogate, soft, detach, decay):
     )
 
 
-@pytest.mark.parametrize("surrogate", WITH_EVERY_NEURON)
+@pytest.mark.parametrize("surrogate", FAMILIAR)
 @pytest.mark.parametrize("name", NEURONS)
 def test_every_option_and_size_agrees_with_eager(name, surrogate):
     for soft, detach, decay in itertools.product((False, True), (False, True), (True, False)):
@@ -98,7 +97,7 @@ def test_every_option_and_size_agrees_with_eager(name, surrogate):
 
 
 @pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
-@pytest.mark.parametrize("surrogate", [name for name in SURROGATES if name not in WITH_EVERY_NEURON])
+@pytest.mark.parametrize("surrogate", OTHERS)
 def test_every_surrogate_agrees_with_eager(surrogate, soft):
     node = make("LIFNode", getattr(surrogates, surrogate)(), soft, False, True)
     for size, steps in itertools.product(SIZES, STEPS):

@@ -19,7 +19,7 @@ from jellyfit.kernels.fused import FusedStep
 from jellyfit.kernels.ops import OPS
 from jellyfit.neurons import BaseNode
 from tests.kernels import nvrtc
-from tests.kernels.combinations import DTYPES, SETTINGS, label, make, pairwise
+from tests.kernels.combinations import DTYPES, OTHERS, SETTINGS, label, make, pairwise
 from tests.kernels.cuda_on_host import HostGrid, compiled, cuda_kernels_on_the_host, needs_compiler
 from tests.kernels.test_cuda_source import Oddly
 
@@ -109,6 +109,12 @@ def test_every_setting_agrees_with_eager(settings):
         steps = STEPS[(i + offset) % len(STEPS)]
         x = draw(steps, 1, size, dtype=settings["dtype"], scale=scale, seed=i)
         assert_agrees(make(settings, x.shape[1:]), x)
+
+
+@pytest.mark.parametrize("surrogate", OTHERS)
+def test_every_surrogate_agrees_with_eager(surrogate):
+    node = neurons.LIFNode(step_mode="m", surrogate_function=getattr(surrogates, surrogate)(), store_v_seq=True)
+    assert_agrees(node, draw(3, 1, 65) * 2.0)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -11,7 +11,7 @@ from jellyfit.kernels.cuda import OPTIONS, CudaTarget
 from jellyfit.kernels.fused import FusedStep
 from jellyfit.neurons import BaseNode
 from tests.kernels import nvrtc
-from tests.kernels.combinations import DTYPES, NEURONS, SETTINGS, SURROGATES, label, make, pairwise
+from tests.kernels.combinations import DTYPES, FAMILIAR, NEURONS, OTHERS, SETTINGS, label, make, pairwise
 
 STEP = (2, 3, 4)
 ARCHITECTURES = ("sm_70", "sm_80", "sm_90")
@@ -58,7 +58,8 @@ def compile_both(made: CudaTarget, architecture) -> None:
 
 def test_all_neurons_and_surrogates_are_looked_at():
     assert {"IFNode", "LIFNode", "ParametricLIFNode", "QIFNode", "EIFNode", "IzhikevichNode"} <= set(NEURONS)
-    assert {"Sigmoid", "ATan", "PiecewiseQuadratic", "Rect", "DeterministicPass"} <= set(SURROGATES)
+    assert {"Sigmoid", "ATan", "PiecewiseQuadratic", "Rect", "DeterministicPass"} <= set(FAMILIAR)
+    assert {"Erf", "S2NN", "MultiLevelSpikeCount"} <= set(OTHERS)
 
 
 OPTIONS_OF_SOURCE = {
@@ -77,6 +78,13 @@ def test_source_compiles_for_every_architecture_without_a_word(settings):
     compile_both(
         target(node, settings["dtype"], affine=settings["affine"], lift=settings["lift"]), settings["architecture"]
     )
+
+
+@pytest.mark.parametrize("surrogate", OTHERS)
+def test_source_with_every_surrogate_compiles_without_a_word(surrogate):
+    nvrtc.require()
+    node = neurons.LIFNode(surrogate_function=getattr(surrogates, surrogate)())
+    compile_both(target(node, torch.float32), "sm_80")
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
