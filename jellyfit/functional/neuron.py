@@ -60,9 +60,8 @@ def _lent(
     """
     tensors = {name: value for name, value in settings.items() if isinstance(value, Tensor)}
     if tensors:
-        kind(
-            **{name: tensors[name].detach() if name in tensors else value for name, value in settings.items()}
-        )  # checks
+        checked: dict[str, Any] = {**settings, **{name: value.detach() for name, value in tensors.items()}}
+        kind(**checked)
     numbers = tuple((name, value) for name, value in settings.items() if name not in tensors)
     node = _node(threading.get_ident(), kind, numbers)  # type: ignore[arg-type]  # classes are hashable
     lent = {**tensors, **params}
@@ -494,8 +493,14 @@ def qif_step(
     Args:
         x: ``[N, *]``.
         v: potential before the step, ``[N, *]`` or a number.
-        tau, a0, v_rest, v_c, v_threshold, v_reset, surrogate_function, detach_reset: see
-            :func:`qif_multi_step`.
+        tau: membrane time constant in time steps, above 1.
+        a0: curvature, above 0.
+        v_rest: resting potential.
+        v_c: critical potential.
+        v_threshold: firing threshold.
+        v_reset: potential after a spike; ``None``: soft reset.
+        surrogate_function: see :mod:`jellyfit.surrogates`; ``None``: ``Sigmoid()``.
+        detach_reset: let no gradient flow through the spike inside the reset; default ``False``.
 
     Returns:
         Spikes and the potential after the step, each ``[N, *]``.
@@ -600,8 +605,14 @@ def eif_step(
     Args:
         x: ``[N, *]``.
         v: potential before the step, ``[N, *]`` or a number.
-        tau, delta_t, theta_rh, v_rest, v_threshold, v_reset, surrogate_function, detach_reset: see
-            :func:`eif_multi_step`.
+        tau: membrane time constant in time steps, above 1.
+        delta_t: sharpness of the upswing, above 0 (``delta_T`` of the neuron).
+        theta_rh: rheobase threshold.
+        v_rest: resting potential.
+        v_threshold: firing threshold.
+        v_reset: potential after a spike; ``None``: soft reset.
+        surrogate_function: see :mod:`jellyfit.surrogates`; ``None``: ``Sigmoid()``.
+        detach_reset: let no gradient flow through the spike inside the reset; default ``False``.
 
     Returns:
         Spikes and the potential after the step, each ``[N, *]``.
@@ -699,10 +710,10 @@ def izhikevich_multi_step(
         spikes, after, _ = _multi_step("izhikevich_multi_step", IzhikevichNode, x_seq, {"v": v, "w": w}, {}, settings)
         return spikes, after["v"], after["w"], None, None
     steps = []
-    after: Mapping[str, float | Tensor] = {"v": v, "w": w}
-    for t in range(len(x_seq)):  # the neuron keeps its potentials alone, so step by step
-        spikes, after, _ = _multi_step("izhikevich_multi_step", IzhikevichNode, x_seq[t : t + 1], after, {}, settings)
-        steps.append((spikes[0], torch.as_tensor(after["v"]), torch.as_tensor(after["w"])))
+    for x in x_seq.unbind(0):  # the neuron keeps its potentials, but not its adaptation
+        spike, after = _single_step("izhikevich_multi_step", IzhikevichNode, x, {"v": v, "w": w}, {}, settings)
+        v, w = after["v"], after["w"]
+        steps.append((spike, v, w))
     spikes, v_seq, w_seq = (torch.stack(values) for values in zip(*steps, strict=True))
     return spikes, v_seq[-1], w_seq[-1], v_seq, w_seq
 
@@ -729,8 +740,17 @@ def izhikevich_step(
         x: ``[N, *]``.
         v: potential before the step, ``[N, *]`` or a number.
         w: adaptation before the step, ``[N, *]`` or a number.
-        tau, a0, v_rest, v_c, tau_w, a, b, v_threshold, v_reset, surrogate_function, detach_reset: see
-            :func:`izhikevich_multi_step`.
+        tau: membrane time constant in time steps, above 1.
+        a0: curvature, above 0.
+        v_rest: resting potential.
+        v_c: critical potential.
+        tau_w: time constant of the adaptation in time steps.
+        a: coupling of the adaptation to the potential.
+        b: step of the adaptation at a spike.
+        v_threshold: firing threshold.
+        v_reset: potential after a spike; ``None``: soft reset.
+        surrogate_function: see :mod:`jellyfit.surrogates`; ``None``: ``Sigmoid()``.
+        detach_reset: let no gradient flow through the spike inside the reset; default ``False``.
 
     Returns:
         Spikes and both states after the step, each ``[N, *]``.
