@@ -302,7 +302,8 @@ class GaussianTuningEncoder(StatefulEncoder):
     ) -> None:
         super().__init__(T, step_mode)
         self.n, self.x_min, self.x_max, self.beta = n, x_min, x_max, beta
-        functional.gaussian_tuning_encode(torch.empty(0, 1), n, T, _least(x_min), _least(x_max), beta)  # checks
+        lowest, _ = torch.broadcast_tensors(torch.as_tensor(x_min).float(), torch.as_tensor(x_max).float())
+        functional.gaussian_tuning_encode(lowest, n, T, x_min, x_max, beta)  # for its checks
 
     def single_step_encode(self, x: Tensor) -> Tensor:
         return functional.gaussian_tuning_encode(x, self.n, self.T, self.x_min, self.x_max, self.beta)
@@ -345,10 +346,6 @@ class PeriodicEncoder(StatefulEncoder):
         if batch != own and own != 1:
             raise InputError(f"the train is of {own} samples, the input of {batch}.")
         return self.train_spike.expand(-1, batch, *self.train_spike.shape[2:])
-
-
-def _least(value: float | Tensor) -> float:
-    return float(value.min()) if isinstance(value, Tensor) else value
 
 
 class _Population(nn.Module):
