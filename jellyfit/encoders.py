@@ -302,7 +302,9 @@ class GaussianTuningEncoder(StatefulEncoder):
     ) -> None:
         super().__init__(T, step_mode)
         self.n, self.x_min, self.x_max, self.beta = n, x_min, x_max, beta
-        lowest, _ = torch.broadcast_tensors(torch.as_tensor(x_min).float(), torch.as_tensor(x_max).float())
+        lowest, _ = torch.broadcast_tensors(  # type: ignore[no-untyped-call]
+            torch.as_tensor(x_min).float(), torch.as_tensor(x_max).float()
+        )
         functional.gaussian_tuning_encode(lowest, n, T, x_min, x_max, beta)  # for its checks
 
     def single_step_encode(self, x: Tensor) -> Tensor:
