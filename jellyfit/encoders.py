@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from jellyfit import functional
 from jellyfit.errors import InputError, StateError
-from jellyfit.functional.encoding import check_floating, check_steps
+from jellyfit.functional.encoding import check_steps, poisson_spikes
 from jellyfit.neurons import IFNode
 from jellyfit.neurons.base import MemoryModule, StepModule
 from jellyfit.rng import Drawing
@@ -100,7 +100,7 @@ class PoissonEncoder(Drawing, StatelessEncoder):
             of the encoder goes on from where it is.
 
     Raises:
-        InputError: ``x`` is not floating-point.
+        InputError: ``x`` is not floating-point, or holds NaN (looked for on the CPU alone).
 
     Examples:
         >>> import torch
@@ -115,8 +115,7 @@ class PoissonEncoder(Drawing, StatelessEncoder):
         self.generator = generator
 
     def forward(self, x: Tensor) -> Tensor:
-        check_floating(self.describe(), x)
-        return functional.poisson_encode(x, generator=self.generator)
+        return poisson_spikes(self.describe(), x, x.shape, self.generator)
 
 
 class StatefulEncoder(MemoryModule, Encoder):
@@ -124,7 +123,7 @@ class StatefulEncoder(MemoryModule, Encoder):
 
     The first input is encoded; every step then gives the train's next one, and after the last the first again. Later
     inputs count for nothing until ``functional.reset_net(net)``. A sequence ``[t, N, *]`` is ``t`` steps, of which the
-    first is encoded.
+    first is encoded; where it is shorter than the train, the train's end is never seen.
 
     Args:
         T: length of the train in time steps.

@@ -323,6 +323,8 @@ REFUSED = [
     (lambda: PeriodicEncoder([[1.0]]), "got list"),
     (lambda: PeriodicEncoder(torch.zeros(3, 2, 1))(torch.zeros(3, 1)), "train is of 2 samples, the input of 3"),
     (lambda: functional.poisson_encode(torch.zeros(1), T=0), "T=0"),
+    (lambda: functional.poisson_encode(NAN), "poisson_encode: got NaN"),
+    (lambda: PoissonEncoder()(NAN), r"PoissonEncoder\(\): got NaN"),
     (lambda: PopulationEncoder(0), "obs_dim=0"),
     (lambda: PopulationEncoder(2, 0), "pop_dim=0"),
     (lambda: PopulationEncoder(2, mean_range=(3, -3)), "mean_range"),

@@ -48,7 +48,7 @@ def _spikes_at(times: Tensor, T: int) -> Tensor:
 def poisson_encode(x: Tensor, T: int | None = None, generator: torch.Generator | None = None) -> Tensor:
     """Rate code: a spike with probability ``x`` at every step, ``s = [u <= x]`` with ``u`` uniform in [0, 1).
 
-    Values below 0 (and NaN) never spike, values of 1 and more always do. No gradient flows to ``x``.
+    Values below 0 never spike, values of 1 and more always do. No gradient flows to ``x``.
 
     Args:
         x: any shape, floating-point.
@@ -59,7 +59,8 @@ def poisson_encode(x: Tensor, T: int | None = None, generator: torch.Generator |
         Spikes ``[T, *]``, or of the shape of ``x``.
 
     Raises:
-        InputError: ``x`` is not floating-point, or ``T`` is no whole number above 0.
+        InputError: ``x`` is not floating-point or holds NaN (looked for on the CPU alone; elsewhere NaN never spikes),
+            or ``T`` is no whole number above 0.
 
     Examples:
         >>> import torch
@@ -69,11 +70,16 @@ def poisson_encode(x: Tensor, T: int | None = None, generator: torch.Generator |
         <BLANKLINE>
                 [[0., 1.]]])
     """
-    check_floating("poisson_encode", x)
-    shape = x.shape
     if T is not None:
         check_steps("poisson_encode: T", T)
-        shape = torch.Size((T, *x.shape))
+    return poisson_spikes("poisson_encode", x, x.shape if T is None else torch.Size((T, *x.shape)), generator)
+
+
+def poisson_spikes(what: str, x: Tensor, shape: torch.Size, generator: torch.Generator | None) -> Tensor:
+    """The draws of :func:`poisson_encode`, by name of who was given ``x``."""
+    check_floating(what, x)
+    if x.device.type == "cpu" and not torch.compiler.is_compiling() and bool(x.isnan().any()):
+        raise InputError(f"{what}: got NaN; expected values in [0, 1].")
     dtype = torch.promote_types(x.dtype, torch.float32)  # draws of 16 bits would be 0, and so fire, too often
     draws = torch.rand(shape, generator=generator, dtype=dtype, device=x.device)
     return (draws <= x).to(x.dtype)
