@@ -49,13 +49,15 @@ class _ThresholdDependent(_BatchNorm):
         step_mode: str = "m",
         device: Device = None,
         dtype: torch.dtype | None = None,
+        *,
+        bias: bool = True,
     ) -> None:
         if not affine:
             raise ConfigError(
                 f"{type(self).__name__}(affine=False): its weight, which starts at alpha * v_th, is what makes it "
                 "depend on the threshold. Leave affine=True, or use a plain batch norm."
             )
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, step_mode, device, dtype)
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, step_mode, device, dtype, bias=bias)
         self.alpha = alpha
         self.v_th = v_th
         self.reset_parameters()
@@ -96,6 +98,7 @@ class ThresholdDependentBatchNorm2d(_ThresholdDependent, BatchNorm2d):
         step_mode: ``"m"`` (default): ``[T, N, C, H, W]`` a call; ``"s"``: ``[N, C, H, W]`` a call.
         device: of the parameters.
         dtype: of the parameters.
+        bias: ``False``: a weight alone is learnt.
 
     Raises:
         ConfigError: ``affine=False``.
@@ -143,6 +146,8 @@ class _TemporalEffective(MemoryModule, _BatchNorm):
         step_mode: str = "m",
         device: Device = None,
         dtype: torch.dtype | None = None,
+        *,
+        bias: bool = True,
     ) -> None:
         steps = _check_steps(self, T)
         # MemoryModule's own __init__ would make torch's layer without its arguments
@@ -155,6 +160,7 @@ class _TemporalEffective(MemoryModule, _BatchNorm):
             step_mode,
             device,
             dtype,
+            bias=bias,
         )
         self._memories = {}
         self.T = steps
@@ -213,6 +219,7 @@ class TemporalEffectiveBatchNorm2d(_TemporalEffective, BatchNorm2d):
         step_mode: ``"m"`` (default): ``[T, N, C, H, W]`` a call; ``"s"``: ``[N, C, H, W]`` a call.
         device: of the parameters.
         dtype: of the parameters.
+        bias: ``False``: a weight alone is learnt.
 
     Raises:
         InputError: an input of another number of steps, axes or channels.

@@ -149,6 +149,13 @@ class _ConvTranspose(ShapedModule):
         )
         self.step_mode = step_mode
 
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """``output_size`` is one step's space, where the arguments leave a choice."""
+        self.check_shape(x)
+        if self._step_mode == "s":
+            return super().forward(x, output_size)  # type: ignore[no-any-return]
+        return _split(super().forward(x.flatten(0, 1), output_size), x)
+
 
 class Conv1d(LineModule, _Conv, nn.Conv1d):
     """``torch.nn.Conv1d`` with ``step_mode``: ``[N, C, L]`` (``"s"``) or ``[T, N, C, L]`` (``"m"``).
@@ -260,8 +267,12 @@ class _BatchNorm(_Stateless):
         step_mode: str = "s",
         device: Device = None,
         dtype: torch.dtype | None = None,
+        *,
+        bias: bool = True,
     ) -> None:
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device=device, dtype=dtype)
+        if not bias:
+            self.register_parameter("bias", None)
         self.step_mode = step_mode
 
 
@@ -324,6 +335,7 @@ class SyncBatchNorm(_BatchNorm, nn.SyncBatchNorm):
         step_mode: ``"s"`` (default) or ``"m"``.
         device: of the parameters.
         dtype: of the parameters.
+        bias: ``False``: a weight alone is learnt.
 
     Raises:
         ValueError: torch's, when it trains in several processes on a device without collective operations.
@@ -351,8 +363,10 @@ class SyncBatchNorm(_BatchNorm, nn.SyncBatchNorm):
         step_mode: str = "s",
         device: Device = None,
         dtype: torch.dtype | None = None,
+        *,
+        bias: bool = True,
     ) -> None:
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, step_mode, device, dtype)
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, step_mode, device, dtype, bias=bias)
         self.process_group = process_group
 
     @classmethod
@@ -407,8 +421,12 @@ class GroupNorm(_Stateless, nn.GroupNorm):
         step_mode: str = "s",
         device: Device = None,
         dtype: torch.dtype | None = None,
+        *,
+        bias: bool = True,
     ) -> None:
         super().__init__(num_groups, num_channels, eps, affine, device=device, dtype=dtype)
+        if not bias:
+            self.register_parameter("bias", None)
         self.step_mode = step_mode
 
 
