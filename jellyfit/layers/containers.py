@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from jellyfit import functional
 from jellyfit.errors import InputError, InputTypeError
-from jellyfit.layers.shapes import check_state
-from jellyfit.neurons.base import MemoryModule, StepModule
+from jellyfit.layers.shapes import MemoryLayer, check_state
+from jellyfit.layers.stateless import Linear
+from jellyfit.neurons.base import StepModule
 
 __all__ = [
     "ElementWiseRecurrentContainer",
@@ -231,7 +232,7 @@ class StepModeContainer(_Container):
         return f"stateful={self.stateful}, step_mode={self.step_mode!r}"
 
 
-class _Recurrent(MemoryModule):
+class _Recurrent(MemoryLayer):
     """A module whose last output ``y`` comes back with the next input; what it holds takes single steps."""
 
     keeps_children_single_step = True
@@ -329,6 +330,11 @@ class LinearRecurrentContainer(_Recurrent):
         (torch.Size([5, 2, 3]), torch.Size([3, 6]))
     """
 
+    step_shape = Linear.step_shape
+    step_ndims = Linear.step_ndims
+    channels = Linear.channels
+    channel_axis = Linear.channel_axis
+
     def __init__(
         self, sub_module: nn.Module, in_features: int, out_features: int, bias: bool = True, step_mode: str = "s"
     ) -> None:
@@ -336,15 +342,6 @@ class LinearRecurrentContainer(_Recurrent):
         self.in_features = in_features
         self.out_features = out_features
         self.rc = nn.Linear(in_features + out_features, in_features, bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[N, *, in_features]`` in step mode ``"s"``, ``[T, N, *, in_features]`` in step mode ``"m"``."""
-        if x.shape[-1:] != (self.in_features,):
-            raise InputError(
-                f"{self.describe()}: got shape {list(x.shape)}; expected in_features = {self.in_features} on the last "
-                "axis."
-            )
-        return super().forward(x)
 
     def _halves(self) -> tuple[Tensor, Tensor]:
         """The weights of the input and of the last output."""

@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jellyfit.errors import InputError
-from jellyfit.layers.shapes import ImageModule, ShapedModule, check_state
-from jellyfit.neurons.base import MemoryModule
+from jellyfit.layers.shapes import ImageModule, MemoryLayer, check_state
 
 __all__ = ["DropConnectLinear", "Dropout", "Dropout2d"]
 
@@ -21,7 +20,7 @@ def _check_probability(module: nn.Module, p: float) -> float:
     return p
 
 
-class Dropout(MemoryModule, ShapedModule):
+class Dropout(MemoryLayer):
     """Dropout with one mask for all time steps: an element is dropped for the whole sequence or not at all.
 
     The mask is drawn from torch's global generator at the first step after a reset, and kept as the memory ``mask`` of
@@ -75,7 +74,7 @@ class Dropout(MemoryModule, ShapedModule):
         return x_seq * self._mask_for(x_seq[0])
 
     def forward(self, x: Tensor) -> Tensor:
-        self.check_shape(x)
+        """The input with some of its elements dropped; in evaluation the input."""
         return super().forward(x) if self.training else x
 
     def extra_repr(self) -> str:
@@ -115,7 +114,7 @@ class Dropout2d(ImageModule, Dropout):
         return F.dropout2d(ones, self.p, training=True)
 
 
-class DropConnectLinear(MemoryModule, ShapedModule):
+class DropConnectLinear(MemoryLayer):
     """A linear layer that drops connections instead of outputs, with its activation: ``activation(W̃ x + b̃)``.
 
     In training every sample has its own ``W̃`` and ``b̃``: weights and biases with probability ``p`` replaced by 0, the
@@ -180,10 +179,6 @@ class DropConnectLinear(MemoryModule, ShapedModule):
         self.activation = nn.ReLU() if isinstance(activation, str) else activation
         self.register_memory("kept_w", None)
         self.register_memory("kept_b", None)
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.check_shape(x)
-        return super().forward(x)
 
     def single_step_forward(self, x: Tensor) -> Tensor:
         return self._drop(x) if self.training else self._average(x)

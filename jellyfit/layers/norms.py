@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from jellyfit import functional
 from jellyfit.errors import ConfigError, InputError, StateError
-from jellyfit.layers.shapes import ImageModule, LineModule, ShapedModule, VolumeModule, check_state
+from jellyfit.layers.shapes import ImageModule, LineModule, MemoryLayer, VolumeModule, check_state
 from jellyfit.layers.stateless import BatchNorm1d, BatchNorm2d, BatchNorm3d, Device, _BatchNorm
 from jellyfit.neurons.base import MemoryModule
 
@@ -130,7 +130,7 @@ class ThresholdDependentBatchNorm3d(_ThresholdDependent, BatchNorm3d):
 # ---------------------------------------------------------------- TEBN
 
 
-class _TemporalEffective(MemoryModule, _BatchNorm):
+class _TemporalEffective(MemoryLayer, _BatchNorm):
     """Batch norm over time and batch, then one learnable factor a time step."""
 
     t: int
@@ -166,11 +166,6 @@ class _TemporalEffective(MemoryModule, _BatchNorm):
         self.T = steps
         self.scale = nn.Parameter(torch.ones(T, device=device, dtype=dtype))
         self.register_memory("t", 0)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[T, N, C, *]`` in step mode ``"m"``, ``[N, C, *]`` in step mode ``"s"``."""
-        self.check_shape(x)
-        return super().forward(x)
 
     def single_step_forward(self, x: Tensor) -> Tensor:
         if self.t >= self.T:
@@ -250,7 +245,7 @@ class TemporalEffectiveBatchNorm3d(_TemporalEffective, BatchNorm3d):
 # ---------------------------------------------------------------- BNTT
 
 
-class _ThroughTime(MemoryModule, ShapedModule):
+class _ThroughTime(MemoryLayer):
     """One batch norm a time step, without biases."""
 
     channels = "num_features"
@@ -275,11 +270,6 @@ class _ThroughTime(MemoryModule, ShapedModule):
             norm.register_parameter("bias", None)
         self.bn_list = nn.ModuleList(norms)
         self.register_memory("t", -1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[N, C, *]`` in step mode ``"s"``, ``[T, N, C, *]`` in step mode ``"m"``."""
-        self.check_shape(x)
-        return super().forward(x)
 
     def single_step_forward(self, x: Tensor) -> Tensor:
         if self.t + 1 >= self.T:
@@ -356,7 +346,7 @@ class BatchNormThroughTime3d(VolumeModule, _ThroughTime):
 # ---------------------------------------------------------------- NeuNorm
 
 
-class NeuNorm(MemoryModule, ImageModule):
+class NeuNorm(MemoryLayer, ImageModule):
     """Neuron normalisation: what all channels of a pixel fired lately, weighted, is taken from each.
 
     ``u[t] = k u[t-1] + (1 - k) / C² Σ_c s_c[t]`` and ``y[t] = s[t] - w u[t]``, with a learnable ``w``. The memory ``x``
@@ -404,15 +394,13 @@ class NeuNorm(MemoryModule, ImageModule):
         nn.init.kaiming_uniform_(self.w, a=5**0.5)
         self.register_memory("x", 0.0)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Spikes ``[N, C, H, W]`` in step mode ``"s"``, ``[T, N, C, H, W]`` in step mode ``"m"``."""
-        self.check_shape(x)
+    def check_shape(self, x: Tensor) -> None:
+        super().check_shape(x)
         if x.shape[-2:] != self.w.shape[-2:]:
             raise InputError(
                 f"{self.describe()}: got shape {list(x.shape)}; expected height and width {list(self.w.shape[-2:])}. "
                 "Make it for the size of the images that reach it."
             )
-        return super().forward(x)
 
     def _follow(self, total: Tensor) -> Tensor:
         """One step of ``u``, given what all channels fired ``[N, 1, H, W]``."""

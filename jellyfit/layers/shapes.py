@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from jellyfit.errors import InputError, StateError
-from jellyfit.neurons.base import StepModule
+from jellyfit.neurons.base import MemoryModule, StepModule
 
-__all__ = ["ImageModule", "LineModule", "ShapedModule", "VolumeModule", "check_state"]
+__all__ = ["ImageModule", "LineModule", "MemoryLayer", "ShapedModule", "VolumeModule", "check_state"]
 
 
 class ShapedModule(StepModule):
@@ -66,6 +66,21 @@ class ShapedModule(StepModule):
         if self._step_mode == "s":
             return ""
         return " Where the batch comes before time, functional.time_first puts time first."
+
+
+class MemoryLayer(MemoryModule, ShapedModule):
+    """A :class:`~jellyfit.neurons.MemoryModule` that checks the shape of its input first.
+
+    Examples:
+        >>> from jellyfit.layers import Delay
+        >>> from jellyfit.layers.shapes import MemoryLayer
+        >>> issubclass(Delay, MemoryLayer)
+        True
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.check_shape(x)
+        return super().forward(x)
 
 
 class LineModule(ShapedModule):

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from jellyfit import kernels
 from jellyfit.errors import InputError
 from jellyfit.kernels import FusedStep, KernelUnavailableError
-from jellyfit.layers.shapes import ShapedModule, check_state
+from jellyfit.layers.shapes import MemoryLayer, ShapedModule, check_state
 from jellyfit.layers.stateless import Conv2d, Device, Linear, PaddingMode, Size
-from jellyfit.neurons.base import MemoryModule, StepModule
+from jellyfit.neurons.base import StepModule
 
 __all__ = ["Delay", "PrintShapeModule", "SynapseFilter", "VotingLayer", "WSConv2d", "WSLinear"]
 
@@ -28,7 +28,7 @@ def _filter(x: Tensor, current: Tensor, rate: Tensor | float) -> Tensor:
     return current - (1.0 - x) * current * rate + x
 
 
-class SynapseFilter(MemoryModule, ShapedModule):
+class SynapseFilter(MemoryLayer):
     """Synapses whose current decays after a spike: ``i[t] = i[t-1] - (1 - s[t]) i[t-1] / τ + s[t]``.
 
     The output is the current, which is also the memory ``out_i``. A sequence runs as one fused kernel where that can
@@ -84,26 +84,24 @@ class SynapseFilter(MemoryModule, ShapedModule):
     def _rate(self) -> Tensor | float:
         return self.w.sigmoid() if self.learnable else 1.0 / self._tau
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Currents of the shape and dtype of the spikes ``x``."""
-        self.check_shape(x)
-        one = x if self._step_mode == "s" else x[0]
+    def _last(self, x: Tensor) -> Tensor:
+        """The memory as a tensor for steps like ``x``."""
         if isinstance(self.out_i, Tensor):
-            check_state(self, "out_i", self.out_i, one.shape, x.device)
-        else:
-            wide = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
-            self.out_i = torch.full_like(one, self.out_i, dtype=wide, requires_grad=False)
-        return super().forward(x)
+            check_state(self, "out_i", self.out_i, x.shape, x.device)
+            return self.out_i
+        wide = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+        return torch.full_like(x, self.out_i, dtype=wide, requires_grad=False)
 
     def single_step_forward(self, x: Tensor) -> Tensor:
-        self.out_i = _filter(x.to(self.out_i.dtype), self.out_i, self._rate())
+        last = self._last(x)
+        self.out_i = _filter(x.to(last.dtype), last, self._rate())
         return self.out_i.to(x.dtype)  # type: ignore[no-any-return]
 
     def multi_step_forward(self, x_seq: Tensor) -> Tensor:
         plan = self._plan(x_seq)
         if plan is None:
             return super().multi_step_forward(x_seq)
-        currents, (self.out_i,), _ = plan(x_seq, [self.out_i], list(self.parameters()))
+        currents, (self.out_i,), _ = plan(x_seq, [self._last(x_seq[0])], list(self.parameters()))
         return currents
 
     def _plan(self, x_seq: Tensor) -> FusedStep | None:
@@ -137,7 +135,7 @@ class SynapseFilter(MemoryModule, ShapedModule):
         return f"tau={self.tau:g}, learnable={self.learnable}, {super().extra_repr()}"
 
 
-class Delay(MemoryModule, ShapedModule):
+class Delay(MemoryLayer):
     """Gives every input back ``delay_steps`` steps later; zeros before the first one.
 
     The memory ``queue`` is a list of the inputs that are still to come out.
@@ -165,10 +163,6 @@ class Delay(MemoryModule, ShapedModule):
             raise InputError(f"Delay(delay_steps={delay_steps!r}): expected a number of steps, 0 or more.")
         self.delay_steps = delay_steps
         self.register_memory("queue", [])
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.check_shape(x)
-        return super().forward(x)
 
     def single_step_forward(self, x: Tensor) -> Tensor:
         return self.multi_step_forward(x.unsqueeze(0)).squeeze(0)
