@@ -75,6 +75,9 @@ class _ThresholdDependent(_BatchNorm):
 class ThresholdDependentBatchNorm1d(_ThresholdDependent, BatchNorm1d):
     """Threshold-dependent batch norm (tdBN) of ``[T, N, C]``, ``[T, N, C, L]``; see ``ThresholdDependentBatchNorm2d``.
 
+    Args:
+        step_mode: ``"m"`` (default) or ``"s"``; all arguments, and errors, are those of ``ThresholdDependentBatchNorm2d``.
+
     Examples:
         >>> import torch
         >>> from jellyfit import layers
@@ -118,6 +121,9 @@ class ThresholdDependentBatchNorm2d(_ThresholdDependent, BatchNorm2d):
 
 class ThresholdDependentBatchNorm3d(_ThresholdDependent, BatchNorm3d):
     """Threshold-dependent batch norm (tdBN) of ``[T, N, C, D, H, W]``; see ``ThresholdDependentBatchNorm2d``.
+
+    Args:
+        step_mode: ``"m"`` (default) or ``"s"``; all arguments, and errors, are those of ``ThresholdDependentBatchNorm2d``.
 
     Examples:
         >>> import torch
@@ -192,6 +198,9 @@ class _TemporalEffective(MemoryLayer, _BatchNorm):
 class TemporalEffectiveBatchNorm1d(_TemporalEffective, BatchNorm1d):
     """Temporal effective batch norm (TEBN) of ``[T, N, C]`` or ``[T, N, C, L]``; see ``TemporalEffectiveBatchNorm2d``.
 
+    Args:
+        step_mode: ``"m"`` (default) or ``"s"``; all arguments, and errors, are those of ``TemporalEffectiveBatchNorm2d``.
+
     Examples:
         >>> import torch
         >>> from jellyfit import layers
@@ -233,6 +242,9 @@ class TemporalEffectiveBatchNorm2d(_TemporalEffective, BatchNorm2d):
 
 class TemporalEffectiveBatchNorm3d(_TemporalEffective, BatchNorm3d):
     """Temporal effective batch norm (TEBN) of ``[T, N, C, D, H, W]``; see ``TemporalEffectiveBatchNorm2d``.
+
+    Args:
+        step_mode: ``"m"`` (default) or ``"s"``; all arguments, and errors, are those of ``TemporalEffectiveBatchNorm2d``.
 
     Examples:
         >>> import torch
@@ -287,6 +299,9 @@ class _ThroughTime(MemoryLayer):
 class BatchNormThroughTime1d(LineModule, _ThroughTime):
     """Batch norm through time (BNTT) of ``[N, C]`` or ``[N, C, L]`` a step; see ``BatchNormThroughTime2d``.
 
+    Args:
+        step_mode: ``"s"`` (default) or ``"m"``; all arguments, and errors, are those of ``BatchNormThroughTime2d``.
+
     Examples:
         >>> import torch
         >>> from jellyfit import layers
@@ -332,6 +347,9 @@ class BatchNormThroughTime2d(ImageModule, _ThroughTime):
 
 class BatchNormThroughTime3d(VolumeModule, _ThroughTime):
     """Batch norm through time (BNTT) of ``[N, C, D, H, W]`` a step; see ``BatchNormThroughTime2d``.
+
+    Args:
+        step_mode: ``"s"`` (default) or ``"m"``; all arguments, and errors, are those of ``BatchNormThroughTime2d``.
 
     Examples:
         >>> import torch

@@ -36,20 +36,20 @@ class ShapedModule(StepModule):
 
     def check_shape(self, x: Tensor) -> None:
         """Raise :class:`~jellyfit.errors.InputError` unless ``x`` has the axes and channels of a step or sequence."""
-        sequence = self._step_mode == "m"
-        if sequence and x.shape[:1] == (0,):
-            raise InputError(f"{self._misfit(x)} with T >= 1: at least one time step.")
-        if x.ndim - sequence not in self.step_ndims:
+        shape, sequence = x.shape, self._step_mode == "m"
+        if len(shape) - sequence not in self.step_ndims:
             raise InputError(
                 f"{self._misfit(x)}. Give it that shape, or call "
                 f"functional.set_step_mode(net, {'s' if sequence else 'm'!r}).{self._hint()}"
             )
+        if sequence and shape[0] == 0:
+            raise InputError(f"{self._misfit(x)} with T >= 1: at least one time step.")
         if self.channels:
             axis = self.channel_axis + sequence if self.channel_axis > 0 else self.channel_axis
             count = getattr(self, self.channels)
-            if x.shape[axis] != count:
+            if shape[axis] != count:
                 raise InputError(
-                    f"{self._misfit(x)} with {self.channels} = {count} on axis {axis}, which has {x.shape[axis]}. Look "
+                    f"{self._misfit(x)} with {self.channels} = {count} on axis {axis}, which has {shape[axis]}. Look "
                     f"at the layer before, and at the order of the axes.{self._hint()}"
                 )
 

@@ -160,6 +160,12 @@ class _ConvTranspose(ShapedModule):
 class Conv1d(LineModule, _Conv, nn.Conv1d):
     """``torch.nn.Conv1d`` with ``step_mode``: ``[N, C, L]`` (``"s"``) or ``[T, N, C, L]`` (``"m"``).
 
+    Args:
+        step_mode: ``"s"`` (default) or ``"m"``; the arguments before it are those of ``torch.nn.Conv1d``.
+
+    Raises:
+        InputError: an input of another number of axes or channels.
+
     Examples:
         >>> import torch
         >>> from jellyfit import layers
@@ -170,6 +176,12 @@ class Conv1d(LineModule, _Conv, nn.Conv1d):
 
 class Conv2d(ImageModule, _Conv, nn.Conv2d):
     """``torch.nn.Conv2d`` with ``step_mode``: ``[N, C, H, W]`` (``"s"``) or ``[T, N, C, H, W]`` (``"m"``).
+
+    Args:
+        step_mode: ``"s"`` (default) or ``"m"``; the arguments before it are those of ``torch.nn.Conv2d``.
+
+    Raises:
+        InputError: an input of another number of axes or channels.
 
     Examples:
         >>> import torch
@@ -182,6 +194,12 @@ class Conv2d(ImageModule, _Conv, nn.Conv2d):
 class Conv3d(VolumeModule, _Conv, nn.Conv3d):
     """``torch.nn.Conv3d`` with ``step_mode``: ``[N, C, D, H, W]`` or ``[T, N, C, D, H, W]``.
 
+    Args:
+        step_mode: ``"s"`` (default) or ``"m"``; the arguments before it are those of ``torch.nn.Conv3d``.
+
+    Raises:
+        InputError: an input of another number of axes or channels.
+
     Examples:
         >>> import torch
         >>> from jellyfit import layers
@@ -192,6 +210,12 @@ class Conv3d(VolumeModule, _Conv, nn.Conv3d):
 
 class ConvTranspose1d(LineModule, _ConvTranspose, nn.ConvTranspose1d):
     """``torch.nn.ConvTranspose1d`` with ``step_mode``: ``[N, C, L]`` (``"s"``) or ``[T, N, C, L]`` (``"m"``).
+
+    Args:
+        step_mode: ``"s"`` (default) or ``"m"``; the arguments before it are those of ``torch.nn.ConvTranspose1d``.
+
+    Raises:
+        InputError: an input of another number of axes or channels.
 
     Examples:
         >>> import torch
@@ -204,6 +228,12 @@ class ConvTranspose1d(LineModule, _ConvTranspose, nn.ConvTranspose1d):
 class ConvTranspose2d(ImageModule, _ConvTranspose, nn.ConvTranspose2d):
     """``torch.nn.ConvTranspose2d`` with ``step_mode``: ``[N, C, H, W]`` (``"s"``) or ``[T, N, C, H, W]`` (``"m"``).
 
+    Args:
+        step_mode: ``"s"`` (default) or ``"m"``; the arguments before it are those of ``torch.nn.ConvTranspose2d``.
+
+    Raises:
+        InputError: an input of another number of axes or channels.
+
     Examples:
         >>> import torch
         >>> from jellyfit import layers
@@ -215,6 +245,12 @@ class ConvTranspose2d(ImageModule, _ConvTranspose, nn.ConvTranspose2d):
 class ConvTranspose3d(VolumeModule, _ConvTranspose, nn.ConvTranspose3d):
     """``torch.nn.ConvTranspose3d`` with ``step_mode``: ``[N, C, D, H, W]`` or ``[T, N, C, D, H, W]``.
 
+    Args:
+        step_mode: ``"s"`` (default) or ``"m"``; the arguments before it are those of ``torch.nn.ConvTranspose3d``.
+
+    Raises:
+        InputError: an input of another number of axes or channels.
+
     Examples:
         >>> import torch
         >>> from jellyfit import layers
@@ -225,6 +261,12 @@ class ConvTranspose3d(VolumeModule, _ConvTranspose, nn.ConvTranspose3d):
 
 class Linear(_Stateless, nn.Linear):
     """``torch.nn.Linear`` with ``step_mode``; acts on the last axis of ``[N, *]`` or ``[T, N, *]``.
+
+    Args:
+        step_mode: ``"s"`` (default) or ``"m"``; the arguments before it are those of ``torch.nn.Linear``.
+
+    Raises:
+        InputError: an input of other features.
 
     Examples:
         >>> import torch
@@ -281,6 +323,12 @@ class BatchNorm1d(_BatchNorm, nn.BatchNorm1d):
 
     Multi-step statistics are over time and batch; single-step ones over the batch of that step.
 
+    Args:
+        step_mode: ``"s"`` (default) or ``"m"``; the arguments before it are those of ``torch.nn.BatchNorm1d``.
+
+    Raises:
+        InputError: an input of another number of axes or channels.
+
     Examples:
         >>> import torch
         >>> from jellyfit import layers
@@ -297,6 +345,12 @@ class BatchNorm2d(ImageModule, _BatchNorm, nn.BatchNorm2d):
 
     Multi-step statistics are over time and batch; single-step ones over the batch of that step.
 
+    Args:
+        step_mode: ``"s"`` (default) or ``"m"``; the arguments before it are those of ``torch.nn.BatchNorm2d``.
+
+    Raises:
+        InputError: an input of another number of axes or channels.
+
     Examples:
         >>> import torch
         >>> from jellyfit import layers
@@ -309,6 +363,12 @@ class BatchNorm3d(VolumeModule, _BatchNorm, nn.BatchNorm3d):
     """``torch.nn.BatchNorm3d`` with ``step_mode``: ``[N, C, D, H, W]`` or ``[T, N, C, D, H, W]``.
 
     Multi-step statistics are over time and batch; single-step ones over the batch of that step.
+
+    Args:
+        step_mode: ``"s"`` (default) or ``"m"``; the arguments before it are those of ``torch.nn.BatchNorm3d``.
+
+    Raises:
+        InputError: an input of another number of axes or channels.
 
     Examples:
         >>> import torch
@@ -400,6 +460,12 @@ class SyncBatchNorm(_BatchNorm, nn.SyncBatchNorm):
 
 class GroupNorm(_Stateless, nn.GroupNorm):
     """``torch.nn.GroupNorm`` with ``step_mode``: ``[N, C, *]`` (``"s"``) or ``[T, N, C, *]`` (``"m"``).
+
+    Args:
+        step_mode: ``"s"`` (default) or ``"m"``; the arguments before it are those of ``torch.nn.GroupNorm``.
+
+    Raises:
+        InputError: an input of another number of axes or channels.
 
     Examples:
         >>> import torch
@@ -514,6 +580,12 @@ class MaxPool1d(LineModule, _MaxPool, nn.MaxPool1d):
 
     With ``return_indices=True`` it returns the maxima and their places, for :class:`MaxUnpool1d`.
 
+    Args:
+        step_mode: ``"s"`` (default) or ``"m"``; the arguments before it are those of ``torch.nn.MaxPool1d``.
+
+    Raises:
+        InputError: an input of another number of axes.
+
     Examples:
         >>> import torch
         >>> from jellyfit import layers
@@ -526,6 +598,12 @@ class MaxPool2d(ImageModule, _MaxPool, nn.MaxPool2d):
     """``torch.nn.MaxPool2d`` with ``step_mode``: ``[N, C, H, W]`` (``"s"``) or ``[T, N, C, H, W]`` (``"m"``).
 
     With ``return_indices=True`` it returns the maxima and their places, for :class:`MaxUnpool2d`.
+
+    Args:
+        step_mode: ``"s"`` (default) or ``"m"``; the arguments before it are those of ``torch.nn.MaxPool2d``.
+
+    Raises:
+        InputError: an input of another number of axes.
 
     Examples:
         >>> import torch
@@ -540,6 +618,12 @@ class MaxPool3d(VolumeModule, _MaxPool, nn.MaxPool3d):
 
     With ``return_indices=True`` it returns the maxima and their places, for :class:`MaxUnpool3d`.
 
+    Args:
+        step_mode: ``"s"`` (default) or ``"m"``; the arguments before it are those of ``torch.nn.MaxPool3d``.
+
+    Raises:
+        InputError: an input of another number of axes.
+
     Examples:
         >>> import torch
         >>> from jellyfit import layers
@@ -550,6 +634,12 @@ class MaxPool3d(VolumeModule, _MaxPool, nn.MaxPool3d):
 
 class AvgPool1d(LineModule, _Stateless, nn.AvgPool1d):
     """``torch.nn.AvgPool1d`` with ``step_mode``: ``[N, C, L]`` (``"s"``) or ``[T, N, C, L]`` (``"m"``).
+
+    Args:
+        step_mode: ``"s"`` (default) or ``"m"``; the arguments before it are those of ``torch.nn.AvgPool1d``.
+
+    Raises:
+        InputError: an input of another number of axes.
 
     Examples:
         >>> import torch
@@ -575,6 +665,12 @@ class AvgPool1d(LineModule, _Stateless, nn.AvgPool1d):
 class AvgPool2d(ImageModule, _AvgPool, nn.AvgPool2d):
     """``torch.nn.AvgPool2d`` with ``step_mode``: ``[N, C, H, W]`` (``"s"``) or ``[T, N, C, H, W]`` (``"m"``).
 
+    Args:
+        step_mode: ``"s"`` (default) or ``"m"``; the arguments before it are those of ``torch.nn.AvgPool2d``.
+
+    Raises:
+        InputError: an input of another number of axes.
+
     Examples:
         >>> import torch
         >>> from jellyfit import layers
@@ -585,6 +681,12 @@ class AvgPool2d(ImageModule, _AvgPool, nn.AvgPool2d):
 
 class AvgPool3d(VolumeModule, _AvgPool, nn.AvgPool3d):
     """``torch.nn.AvgPool3d`` with ``step_mode``: ``[N, C, D, H, W]`` or ``[T, N, C, D, H, W]``.
+
+    Args:
+        step_mode: ``"s"`` (default) or ``"m"``; the arguments before it are those of ``torch.nn.AvgPool3d``.
+
+    Raises:
+        InputError: an input of another number of axes.
 
     Examples:
         >>> import torch
@@ -597,6 +699,12 @@ class AvgPool3d(VolumeModule, _AvgPool, nn.AvgPool3d):
 class AdaptiveAvgPool1d(LineModule, _AdaptiveAvgPool, nn.AdaptiveAvgPool1d):
     """``torch.nn.AdaptiveAvgPool1d`` with ``step_mode``: ``[N, C, L]`` (``"s"``) or ``[T, N, C, L]`` (``"m"``).
 
+    Args:
+        step_mode: ``"s"`` (default) or ``"m"``; the arguments before it are those of ``torch.nn.AdaptiveAvgPool1d``.
+
+    Raises:
+        InputError: an input of another number of axes.
+
     Examples:
         >>> import torch
         >>> from jellyfit import layers
@@ -608,6 +716,12 @@ class AdaptiveAvgPool1d(LineModule, _AdaptiveAvgPool, nn.AdaptiveAvgPool1d):
 class AdaptiveAvgPool2d(ImageModule, _AdaptiveAvgPool, nn.AdaptiveAvgPool2d):
     """``torch.nn.AdaptiveAvgPool2d`` with ``step_mode``: ``[N, C, H, W]`` (``"s"``) or ``[T, N, C, H, W]`` (``"m"``).
 
+    Args:
+        step_mode: ``"s"`` (default) or ``"m"``; the arguments before it are those of ``torch.nn.AdaptiveAvgPool2d``.
+
+    Raises:
+        InputError: an input of another number of axes.
+
     Examples:
         >>> import torch
         >>> from jellyfit import layers
@@ -618,6 +732,12 @@ class AdaptiveAvgPool2d(ImageModule, _AdaptiveAvgPool, nn.AdaptiveAvgPool2d):
 
 class AdaptiveAvgPool3d(VolumeModule, _AdaptiveAvgPool, nn.AdaptiveAvgPool3d):
     """``torch.nn.AdaptiveAvgPool3d`` with ``step_mode``: ``[N, C, D, H, W]`` or ``[T, N, C, D, H, W]``.
+
+    Args:
+        step_mode: ``"s"`` (default) or ``"m"``; the arguments before it are those of ``torch.nn.AdaptiveAvgPool3d``.
+
+    Raises:
+        InputError: an input of another number of axes.
 
     Examples:
         >>> import torch
@@ -632,6 +752,12 @@ class AdaptiveMaxPool1d(LineModule, _AdaptiveMaxPool, nn.AdaptiveMaxPool1d):
 
     With ``return_indices=True`` it returns the maxima and their places.
 
+    Args:
+        step_mode: ``"s"`` (default) or ``"m"``; the arguments before it are those of ``torch.nn.AdaptiveMaxPool1d``.
+
+    Raises:
+        InputError: an input of another number of axes.
+
     Examples:
         >>> import torch
         >>> from jellyfit import layers
@@ -644,6 +770,12 @@ class AdaptiveMaxPool2d(ImageModule, _AdaptiveMaxPool, nn.AdaptiveMaxPool2d):
     """``torch.nn.AdaptiveMaxPool2d`` with ``step_mode``: ``[N, C, H, W]`` (``"s"``) or ``[T, N, C, H, W]`` (``"m"``).
 
     With ``return_indices=True`` it returns the maxima and their places.
+
+    Args:
+        step_mode: ``"s"`` (default) or ``"m"``; the arguments before it are those of ``torch.nn.AdaptiveMaxPool2d``.
+
+    Raises:
+        InputError: an input of another number of axes.
 
     Examples:
         >>> import torch
@@ -658,6 +790,12 @@ class AdaptiveMaxPool3d(VolumeModule, _AdaptiveMaxPool, nn.AdaptiveMaxPool3d):
 
     With ``return_indices=True`` it returns the maxima and their places.
 
+    Args:
+        step_mode: ``"s"`` (default) or ``"m"``; the arguments before it are those of ``torch.nn.AdaptiveMaxPool3d``.
+
+    Raises:
+        InputError: an input of another number of axes.
+
     Examples:
         >>> import torch
         >>> from jellyfit import layers
@@ -670,6 +808,12 @@ class MaxUnpool1d(LineModule, _MaxUnpool, nn.MaxUnpool1d):
     """``torch.nn.MaxUnpool1d`` with ``step_mode``: ``[N, C, L]`` (``"s"``) or ``[T, N, C, L]`` (``"m"``).
 
     Called with the maxima, their places (of the same shape) and, where it is not clear, one step's ``output_size``.
+
+    Args:
+        step_mode: ``"s"`` (default) or ``"m"``; the arguments before it are those of ``torch.nn.MaxUnpool1d``.
+
+    Raises:
+        InputError: an input of another number of axes.
 
     Examples:
         >>> import torch
@@ -685,6 +829,12 @@ class MaxUnpool2d(ImageModule, _MaxUnpool, nn.MaxUnpool2d):
 
     Called with the maxima, their places (of the same shape) and, where it is not clear, one step's ``output_size``.
 
+    Args:
+        step_mode: ``"s"`` (default) or ``"m"``; the arguments before it are those of ``torch.nn.MaxUnpool2d``.
+
+    Raises:
+        InputError: an input of another number of axes.
+
     Examples:
         >>> import torch
         >>> from jellyfit import layers
@@ -698,6 +848,12 @@ class MaxUnpool3d(VolumeModule, _MaxUnpool, nn.MaxUnpool3d):
     """``torch.nn.MaxUnpool3d`` with ``step_mode``: ``[N, C, D, H, W]`` or ``[T, N, C, D, H, W]``.
 
     Called with the maxima, their places (of the same shape) and, where it is not clear, one step's ``output_size``.
+
+    Args:
+        step_mode: ``"s"`` (default) or ``"m"``; the arguments before it are those of ``torch.nn.MaxUnpool3d``.
+
+    Raises:
+        InputError: an input of another number of axes.
 
     Examples:
         >>> import torch
@@ -713,6 +869,12 @@ class MaxUnpool3d(VolumeModule, _MaxUnpool, nn.MaxUnpool3d):
 
 class Upsample(_Stateless, nn.Upsample):
     """``torch.nn.Upsample`` with ``step_mode``: ``[N, C, *]`` or ``[T, N, C, *]``, one to three space axes.
+
+    Args:
+        step_mode: ``"s"`` (default) or ``"m"``; the arguments before it are those of ``torch.nn.Upsample``.
+
+    Raises:
+        InputError: an input of another number of axes.
 
     Examples:
         >>> import torch
@@ -742,6 +904,9 @@ class Flatten(_Stateless, nn.Flatten):
 
     Flattens one step's axes ``start_dim`` to ``end_dim`` (default: all but the batch): ``[T, N, C, H, W]`` becomes
     ``[T, N, C·H·W]``.
+
+    Args:
+        step_mode: ``"s"`` (default) or ``"m"``; the arguments before it are those of ``torch.nn.Flatten``.
 
     Examples:
         >>> import torch

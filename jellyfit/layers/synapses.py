@@ -23,6 +23,9 @@ __all__ = ["Delay", "PrintShapeModule", "SynapseFilter", "VotingLayer", "WSConv2
 # ---------------------------------------------------------------- synapses with a memory
 
 
+_KEPT = 64  # plans of a filter: as many shapes as one network meets
+
+
 def _filter(x: Tensor, current: Tensor, rate: Tensor | float) -> Tensor:
     """One step of a synaptic current: it decays where no spike arrives, and a spike adds 1."""
     return current - (1.0 - x) * current * rate + x
@@ -112,6 +115,8 @@ class SynapseFilter(MemoryLayer):
         rate = None if self.learnable else self._rate()
         key = (x_seq.shape[1:], x_seq.dtype, x_seq.device, rate, *params)
         if key not in self._plans:
+            if len(self._plans) >= _KEPT:
+                self._plans.clear()
             self._plans[key] = self._make(x_seq, params, rate)
         return self._plans[key]
 
