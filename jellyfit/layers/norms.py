@@ -76,7 +76,7 @@ class ThresholdDependentBatchNorm1d(_ThresholdDependent, BatchNorm1d):
     """Threshold-dependent batch norm (tdBN) of ``[T, N, C]``, ``[T, N, C, L]``; see ``ThresholdDependentBatchNorm2d``.
 
     Args:
-        step_mode: ``"m"`` (default) or ``"s"``; all arguments, and errors, are those of ``ThresholdDependentBatchNorm2d``.
+        step_mode: ``"m"`` (default) or ``"s"``; all else as in ``ThresholdDependentBatchNorm2d``.
 
     Examples:
         >>> import torch
@@ -123,7 +123,7 @@ class ThresholdDependentBatchNorm3d(_ThresholdDependent, BatchNorm3d):
     """Threshold-dependent batch norm (tdBN) of ``[T, N, C, D, H, W]``; see ``ThresholdDependentBatchNorm2d``.
 
     Args:
-        step_mode: ``"m"`` (default) or ``"s"``; all arguments, and errors, are those of ``ThresholdDependentBatchNorm2d``.
+        step_mode: ``"m"`` (default) or ``"s"``; all else as in ``ThresholdDependentBatchNorm2d``.
 
     Examples:
         >>> import torch
@@ -199,7 +199,7 @@ class TemporalEffectiveBatchNorm1d(_TemporalEffective, BatchNorm1d):
     """Temporal effective batch norm (TEBN) of ``[T, N, C]`` or ``[T, N, C, L]``; see ``TemporalEffectiveBatchNorm2d``.
 
     Args:
-        step_mode: ``"m"`` (default) or ``"s"``; all arguments, and errors, are those of ``TemporalEffectiveBatchNorm2d``.
+        step_mode: ``"m"`` (default) or ``"s"``; all else as in ``TemporalEffectiveBatchNorm2d``.
 
     Examples:
         >>> import torch
@@ -244,7 +244,7 @@ class TemporalEffectiveBatchNorm3d(_TemporalEffective, BatchNorm3d):
     """Temporal effective batch norm (TEBN) of ``[T, N, C, D, H, W]``; see ``TemporalEffectiveBatchNorm2d``.
 
     Args:
-        step_mode: ``"m"`` (default) or ``"s"``; all arguments, and errors, are those of ``TemporalEffectiveBatchNorm2d``.
+        step_mode: ``"m"`` (default) or ``"s"``; all else as in ``TemporalEffectiveBatchNorm2d``.
 
     Examples:
         >>> import torch
@@ -300,7 +300,7 @@ class BatchNormThroughTime1d(LineModule, _ThroughTime):
     """Batch norm through time (BNTT) of ``[N, C]`` or ``[N, C, L]`` a step; see ``BatchNormThroughTime2d``.
 
     Args:
-        step_mode: ``"s"`` (default) or ``"m"``; all arguments, and errors, are those of ``BatchNormThroughTime2d``.
+        step_mode: ``"s"`` (default) or ``"m"``; all else as in ``BatchNormThroughTime2d``.
 
     Examples:
         >>> import torch
@@ -349,7 +349,7 @@ class BatchNormThroughTime3d(VolumeModule, _ThroughTime):
     """Batch norm through time (BNTT) of ``[N, C, D, H, W]`` a step; see ``BatchNormThroughTime2d``.
 
     Args:
-        step_mode: ``"s"`` (default) or ``"m"``; all arguments, and errors, are those of ``BatchNormThroughTime2d``.
+        step_mode: ``"s"`` (default) or ``"m"``; all else as in ``BatchNormThroughTime2d``.
 
     Examples:
         >>> import torch
