@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from jellyfit import kernels, surrogates
 from jellyfit.errors import InputError, InputTypeError, StateError
-from jellyfit.neurons import compiled
+from jellyfit.neurons import compiled, pure
 from jellyfit.neurons.fused import NodeKernels
 
 __all__ = ["BaseNode", "MemoryModule", "StepModule", "Value"]
@@ -33,6 +33,17 @@ class StepModule(nn.Module):
     """A module that can take one time step ``[N, *]`` (``step_mode="s"``) or a sequence ``[T, N, *]`` (``"m"``).
 
     The same input gives the same result in both modes. Subclasses choose by :attr:`step_mode` in ``forward``.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit import neurons
+        >>> node = neurons.LIFNode(step_mode="s")
+        >>> node(torch.rand(3, 8)).shape
+        torch.Size([3, 8])
+        >>> node.reset()
+        >>> node.step_mode = "m"
+        >>> node(torch.rand(5, 3, 8)).shape
+        torch.Size([5, 3, 8])
     """
 
     keeps_children_single_step: ClassVar[bool] = False
@@ -88,7 +99,30 @@ class MemoryModule(StepModule):
 
     Args:
         step_mode: ``"s"`` (default) or ``"m"``, see :class:`StepModule`.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit import neurons
+        >>> class Sum(neurons.MemoryModule):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.register_memory("total", 0.0)
+        ...
+        ...     def single_step_forward(self, x):
+        ...         self.total = self.total + x
+        ...         return self.total
+        >>> module = Sum()
+        >>> module(torch.ones(1)), module(torch.ones(1))
+        (tensor([1.]), tensor([2.]))
+        >>> module.step(torch.ones(1), {"total": 5.0})  # a pure function: what the module remembers is left alone
+        (tensor([6.]), {'total': tensor([6.])})
+        >>> module.reset()
+        >>> module(torch.ones(1))
+        tensor([1.])
     """
+
+    _records: ClassVar[tuple[str, ...]] = ()
+    """Memories that only record what happened: no part of the state that :meth:`step` and :meth:`run` take and give."""
 
     def __init__(self, step_mode: str = "s") -> None:
         super().__init__()
@@ -137,6 +171,26 @@ class MemoryModule(StepModule):
         """Keep the memories' values but cut them from the graph that computed them (truncated BPTT, streaming)."""
         for name, value in self.named_memories():
             setattr(self, name, _map_tensors(Tensor.detach, value))
+
+    def step(self, x: Tensor, state: Mapping[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """One time step as a pure function: ``(output, state after it)``; what the module remembers is left alone.
+
+        Goes through ``torch.func`` (``grad``, ``vmap``, ``jacrev``) and runs the same code as a call does.
+
+        Args:
+            x: ``[N, *]``.
+            state: memories by name, as this method gives them; ``None``, or a name that is missing, starts afresh.
+        """
+        return pure.call(self, x, state=state, step_mode="s")
+
+    def run(self, x_seq: Tensor, state: Mapping[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """A sequence as a pure function: ``(output, state after it)``; on the fused kernels where they can run.
+
+        Args:
+            x_seq: ``[T, N, *]``.
+            state: see :meth:`step`.
+        """
+        return pure.call(self, x_seq, state=state, step_mode="m")
 
     def single_step_forward(self, x: Tensor) -> Tensor:
         """One time step: ``x`` of shape ``[N, *]``. Subclasses write it."""
@@ -201,8 +255,22 @@ class BaseNode(MemoryModule):
         StateError: the state left by an earlier call belongs to another batch size, device or dtype.
 
     Source: Fang et al., "SpikingJelly", Science Advances 9 (2023); names and defaults follow it.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit import neurons
+        >>> class SquareLIF(neurons.BaseNode):
+        ...     def neuronal_charge(self, x):
+        ...         self.v = self.v + (x * x - self.v) / 2.0
+        >>> node = SquareLIF(step_mode="m")
+        >>> node(torch.full((3, 1, 1), 1.2)).flatten().tolist()
+        [0.0, 1.0, 0.0]
     """
 
+    fires: ClassVar[bool] = True
+    """Whether the output is spikes: firing rates and rasters leave out neurons whose output is something else."""
+
+    _records = ("_v_seq",)
     v: Any
     _v_seq: list[Tensor] | None
     v_threshold: Value
@@ -243,10 +311,13 @@ class BaseNode(MemoryModule):
 
     def neuronal_reset(self, spike: Tensor) -> None:
         """Reset ``self.v`` where ``spike`` is 1: to ``v_reset``, or down by ``v_threshold`` when that is ``None``."""
+        self._reset_v(spike, self.v_threshold)
+
+    def _reset_v(self, spike: Tensor, v_threshold: Value) -> None:
         if self.detach_reset:
             spike = spike.detach()
         if self.v_reset is None:
-            self.v = self.v - spike * self.v_threshold
+            self.v = self.v - spike * v_threshold
         else:
             self.v = (1.0 - spike) * self.v + spike * self.v_reset
 
@@ -276,8 +347,8 @@ class BaseNode(MemoryModule):
         The arithmetic and the state are float32 for half-precision input, whose spikes are narrowed again.
         """
         many = self._step_mode == "m"
-        if many and self._kernels is not None and not torch.compiler.is_compiling():
-            spikes = self._kernels.run_again(x)
+        if many and not torch.compiler.is_compiling() and self._kernels is not None:
+            spikes = self._kernels.run_again(self, x)
             if spikes is not None:
                 return spikes
         self._check_input(x)
@@ -298,7 +369,7 @@ class BaseNode(MemoryModule):
         if not kernels.applicable(x_seq):
             return None
         plan = self.kernels.plan(x_seq)
-        return None if plan is None else self.kernels.run(plan, x_seq)
+        return None if plan is None else self.kernels.run(self, plan, x_seq)
 
     def _run_compiled(self, x_seq: Tensor) -> Tensor:
         number, names, paths = self._compiled_constants()
@@ -313,6 +384,19 @@ class BaseNode(MemoryModule):
         return self.kernels.constants()
 
     _compiled_constants._dynamo_marked_constant = True  # type: ignore[attr-defined]  # read once, when compiling
+
+    def step(self, x: Tensor, state: Mapping[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        self._find_kernels()
+        return super().step(x, state)
+
+    def run(self, x_seq: Tensor, state: Mapping[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        self._find_kernels()
+        return super().run(x_seq, state)
+
+    def _find_kernels(self) -> None:
+        """Have kernels before a twin is made, so that it shares them."""
+        if self._backend != "torch" and not torch.compiler.is_compiling():
+            self.kernels  # noqa: B018
 
     @property
     def kernels(self) -> NodeKernels:

@@ -1,0 +1,5 @@
+"""Rows of attention."""
+
+from tests.compat.rows import Row
+
+ROWS: list[Row] = []
