@@ -228,7 +228,7 @@ def check_tet() -> None:
 
 # ---------------------------------------------------------------- neurons
 
-STATES = {"izhikevich": 2}
+STATES = {"izhikevich": 2, "clif": 2, "cuba": 2, "raf": 2}
 
 
 def outcome(function: Any, x: Tensor, states: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
@@ -250,8 +250,9 @@ def agree(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
 
     def arguments(module: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         made = module.ATan()
+        named = {"surrogate": made, "counts": module.MultiLevelSpikeCount(4)}
         return (
-            tuple(made if arg == "surrogate" else arg for arg in args),
+            tuple(named.get(arg, arg) if isinstance(arg, str) else arg for arg in args),
             {**options, **({"surrogate_function": made} if surrogate else {})},
         )
 
@@ -280,6 +281,25 @@ def single(name: str, *args: Any) -> Callable[[], None]:
         agree(name, args, {"detach_reset": True})
 
     return check
+
+
+def check_integer() -> None:
+    agree("ilif_multi_step", (), {})
+    agree("ilif_multi_step", (3.0, 0.7, "counts", True, True), {})
+
+
+def bare(name: str, *args: Any) -> Callable[[], None]:
+    return lambda: agree(name, args, {})
+
+
+def check_scaled() -> None:
+    for scale_reset in (False, True):
+        single("klif_step", torch.tensor(1.3, dtype=torch.float64), 2.5, True, scale_reset, 0.9, -0.1, "surrogate")()
+
+
+def check_activated() -> None:
+    for threshold_related in (False, True):
+        single("liaf_step", 2.5, True, 0.9, -0.1, torch.tanh, threshold_related, "surrogate")()
 
 
 W = torch.tensor(-0.3, dtype=torch.float64)
@@ -328,18 +348,9 @@ ABSENT = {
     "sparse_linear": SPARSE,
     "if_linear": "`layers.Linear` and `neurons.IFNode`; SpikingJelly's runs on CUDA alone",
     "lif_linear": "`layers.Linear` and `neurons.LIFNode`; SpikingJelly's runs on CUDA alone",
-    "clif_step": NEURON.format("ComplementaryLIFNode"),
-    "cuba_lif_step": NEURON.format("CUBALIFNode"),
     "gated_lif_step": NEURON.format("GatedLIFNode"),
-    "ilif_multi_step": NEURON.format("ILIFNode"),
-    "ilif_step": NEURON.format("ILIFNode"),
-    "klif_step": NEURON.format("KLIFNode"),
-    "liaf_step": NEURON.format("LIAFNode"),
     "masked_psn_step": NEURON.format("MaskedPSN"),
-    "raf_step": NEURON.format("RAFNode"),
     "sliding_psn_step": NEURON.format("SlidingPSN"),
-    "ternary_if_step": NEURON.format("TernaryIFNode"),
-    "ternary_lif_step": NEURON.format("TernaryLIFNode"),
     "lava_cuba_lif_step": "export to Lava comes later",
     "neunorm_step": "call the layer, which keeps its state: `layers.NeuNorm`",
     "synapse_filter_step": "call the layer, which keeps its state: `layers.SynapseFilter`",
@@ -424,5 +435,14 @@ ROWS: list[Row] = [
     Row("plif_step", "same", single("plif_step", W, False, 0.9, -0.1, "surrogate")),
     Row("qif_multi_step", "same", multi("qif_multi_step", {"tau": 3.0, "a0": 0.7, "v_reset": -0.2})),
     Row("qif_step", "same", single("qif_step", 2.5, 0.7, 0.1, 0.6, 0.9, -0.1, "surrogate")),
+    Row("clif_step", "same", bare("clif_step", 2.5, 0.9, "surrogate")),
+    Row("cuba_lif_step", "same", single("cuba_lif_step", 0.4, 0.8, 0.9, -0.1, "surrogate")),
+    Row("ilif_multi_step", "same", check_integer),
+    Row("ilif_step", "same", single("ilif_step", 2.5, 0.7, "counts")),
+    Row("klif_step", "same", check_scaled),
+    Row("liaf_step", "same", check_activated),
+    Row("raf_step", "same", single("raf_step", -0.3, 1.5, 0.9, 0.7, -0.1, "surrogate")),
+    Row("ternary_if_step", "same", single("ternary_if_step", 0.9, None, "surrogate")),
+    Row("ternary_lif_step", "same", single("ternary_lif_step", 2.5, False, 0.9, -0.1, "surrogate")),
     *(Row(name, "absent", note=note) for name, note in ABSENT.items()),
 ]

@@ -16,6 +16,7 @@ MULTI = {
     "izhikevich_multi_step": ("IzhikevichNode", 2, ()),
 }
 each = pytest.mark.parametrize("name", MULTI)
+ATAN = surrogates.ATan()
 
 
 def call(name, x_seq, **options):
@@ -170,3 +171,24 @@ def test_kernels_are_traced_once_for_a_set_of_arguments():
     after = neuron._node.cache_info()
     assert (after.misses - before.misses) + (after.hits - before.hits) == 4
     assert after.misses - before.misses <= 2
+
+
+@pytest.mark.parametrize("k", [0.0, -1.0, float("nan")])
+def test_a_scale_that_is_not_positive_is_refused(k):
+    with pytest.raises(InputError, match=r"klif_step\(k=.* above 0"):
+        functional.klif_step(draw(2, 3), 0.0, torch.tensor(k), 2.0, True, False, 1.0, 0.0, None)
+
+
+def test_transforms_of_functions_go_through():
+    x_seq = draw(4, 2, 3)
+
+    def loss(x_seq, w):
+        spikes, v, _ = functional.plif_multi_step(x_seq, 0.1, w, surrogate_function=ATAN)
+        return spikes.sum() + v.sum()
+
+    w = torch.tensor(0.3)
+    found = torch.func.grad(loss, argnums=(0, 1))(x_seq, w)
+    sources = x_seq.clone().requires_grad_(), w.clone().requires_grad_()
+    torch.testing.assert_close(found, torch.autograd.grad(loss(*sources), sources))
+    samples = torch.func.vmap(lambda x: functional.lif_multi_step(x, 0.0)[0], in_dims=1, out_dims=1)(x_seq)
+    assert torch.equal(samples, functional.lif_multi_step(x_seq, 0.0)[0])
