@@ -144,8 +144,9 @@ class StatefulEncoder(MemoryModule, Encoder):
         [1.0, 0.0, 1.0]
     """
 
-    spike: Tensor | None
-    t: int
+    spike: Tensor | None  # the train
+    t: int  # its step that comes next
+    encoded: tuple[tuple[int, ...], torch.dtype, torch.device] | None  # of what it was made
 
     def __init__(self, T: int, step_mode: str = "s") -> None:
         super().__init__(step_mode)
@@ -153,6 +154,7 @@ class StatefulEncoder(MemoryModule, Encoder):
         self.T = T
         self.register_memory("spike", None)
         self.register_memory("t", 0)
+        self.register_memory("encoded", None)
 
     def single_step_encode(self, x: Tensor) -> Tensor:
         """The spike train ``[T, N, *]`` of ``x`` ``[N, *]``. Subclasses write it."""
@@ -172,11 +174,11 @@ class StatefulEncoder(MemoryModule, Encoder):
         return self._play(x_seq[0], x_seq.shape[0])
 
     def _play(self, x: Tensor, steps: int) -> Tensor:
+        given = (tuple(x.shape), x.dtype, x.device)
         if self.spike is None:
-            self.spike = self._encode(x)
-            self._encoded = (x.shape, x.dtype, x.device)
-        elif self._encoded != (x.shape, x.dtype, x.device):
-            shape, dtype, device = self._encoded
+            self.spike, self.encoded = self._encode(x), given
+        elif self.encoded is not None and self.encoded != given:
+            shape, dtype, device = self.encoded
             raise StateError(
                 f"{self.describe()}: it plays the train of an input {list(shape)} {dtype} on {device}, but got "
                 f"{list(x.shape)} {x.dtype} on {x.device}. Call jellyfit.functional.reset_net(net) before a new input."
@@ -185,8 +187,6 @@ class StatefulEncoder(MemoryModule, Encoder):
         times = (self.t + torch.arange(steps, device=train.device)) % len(train)
         self.t = (self.t + steps) % len(train)
         return train[times]
-
-    _encoded: tuple[torch.Size, torch.dtype, torch.device]
 
     def _encode(self, x: Tensor) -> Tensor:
         try:

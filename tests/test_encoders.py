@@ -221,6 +221,17 @@ def make_and_skip(make, x):
 
 
 @stateful
+def test_a_train_may_be_carried_by_the_caller(make, T, more):
+    x_seq = torch.full((T, 1, 2), 0.5)
+    encoder = make()
+    first, state = encoder.run(x_seq[:2])
+    rest, _ = encoder.run(x_seq[2:], state)
+    assert encoder.spike is None
+    encoder.step_mode = "m"
+    assert torch.equal(torch.cat([first, rest]), encoder(x_seq))
+
+
+@stateful
 def test_no_sequence_is_refused(make, T, more):
     encoder = make()
     encoder.step_mode = "m"
