@@ -1,6 +1,6 @@
-"""Draw and write ``docs/surrogates.png`` and ``docs/surrogates.md`` from the surrogates themselves.
+"""Write ``docs/neurons.md`` and ``docs/surrogates.md``, and draw ``docs/surrogates.png``, from the classes themselves.
 
-Run ``python docs/pictures.py`` after a change to them; a test compares the page.
+Run ``python docs/pictures.py`` after a change to them; a test compares the pages.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from jellyfit import surrogates
+from jellyfit import neurons, surrogates
 from jellyfit.pictures import save
 from jellyfit.pictures.style import BLUE, MUTED, ORANGE, RULE, make_figure, styled
 from jellyfit.surrogates import SurrogateFunction
@@ -49,6 +49,72 @@ class Triangle(surrogates.SurrogateFunction):
 | `surrogates.` | what it is |
 |---|---|
 """
+
+
+NEURONS_HEAD = """# Neurons
+
+A neuron is three equations a time step: it charges (`h = f(v, x)`), fires (`s = Θ(h - v_threshold)`) and resets (hard:
+`v = (1 - s) h + s v_reset`; soft, `v_reset=None`: `v = h - s v_threshold`). A class states the one in which it differs
+from its parent, in plain PyTorch; the [fused kernels](kernels.md) are generated from it.
+
+```python
+import torch
+from jellyfit import neurons
+
+node = neurons.LIFNode(tau=2.0, v_reset=None, step_mode="m")
+spikes = node(torch.rand(8, 4, 16))  # [T, N, *]
+```
+
+Every value (`tau`, `v_threshold`, ...) may be a number, a tensor (per channel of images: `[C, 1, 1]`; of vectors:
+`[C]`) or an `nn.Parameter`, which is learnt. Arguments that all share: `v_threshold`, `v_reset`, `surrogate_function`
+([surrogates](surrogates.md)), `detach_reset`, `step_mode`, `backend`, `store_v_seq`.
+
+## As pure functions
+
+`node.step(x, state)` and `node.run(x_seq, state)` take the state and give it back, and leave what the neuron remembers
+alone. They run the same equations, on the same kernels, and go through `torch.func`:
+
+```python
+spikes, state = node.run(torch.rand(8, 4, 16))
+more, state = node.run(torch.rand(8, 4, 16), state)  # goes on
+spike, state = node.step(torch.rand(4, 16), state)
+per_sample = torch.func.vmap(lambda x: node.step(x)[0])(torch.rand(32, 4, 16))
+```
+
+## All of them
+
+"""
+
+
+def neuron_classes() -> list[type[neurons.BaseNode]]:
+    """Every neuron, family by family."""
+    found = [getattr(neurons, name) for name in neurons.__all__]
+    public = [cls for cls in found if inspect.isclass(cls) and issubclass(cls, neurons.BaseNode)]
+    order = ["base", "integrate", "leaky", "linear", "nonlinear", "adaptive", "variants", "current", "gated"]
+    order += ["multilevel", "resonate", "parallel", "online", "nonspiking"]
+    lines = {cls: inspect.getsourcelines(cls)[1] for cls in public}
+    return sorted(public, key=lambda cls: (order.index(cls.__module__.split(".")[-1]), lines[cls]))
+
+
+def neurons_page() -> str:
+    """The page of neurons: of every one the arguments of its own, the first line of its docstring and its parent."""
+    shared = {"v_threshold", "v_reset", "surrogate_function", "detach_reset", "step_mode", "backend", "store_v_seq"}
+    rows = ["| `neurons.` | what it is | from |\n|---|---|---|\n"]
+    for cls in neuron_classes():
+        own = [
+            name if parameter.default is parameter.empty else f"{name}={_short(parameter.default)}"
+            for name, parameter in inspect.signature(cls).parameters.items()
+            if name not in shared
+        ]
+        line = re.sub("``", "`", inspect.getdoc(cls).splitlines()[0]).replace("|", r"\|")  # type: ignore[union-attr]
+        line = re.sub(r":class:`~?(?:[\w.]*\.)?(\w+)`", r"`\1`", line)
+        parents = [base.__name__ for base in cls.__mro__[1:] if base in neuron_classes()][:1]
+        rows.append(f"| `{cls.__name__}({', '.join(own)})` | {line} | {f'`{parents[0]}`' if parents else ''} |\n")
+    return NEURONS_HEAD + "".join(rows)
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else repr(value)
 
 
 def classes() -> list[type[SurrogateFunction]]:
@@ -125,5 +191,6 @@ def _legend(axes: Axes) -> None:
 
 
 if __name__ == "__main__":
+    (HERE / "neurons.md").write_text(neurons_page())
     (HERE / "surrogates.md").write_text(page())
-    print(f"wrote {save(picture(), HERE / 'surrogates.png')} and {HERE / 'surrogates.md'}")
+    print(f"wrote {HERE / 'neurons.md'}, {save(picture(), HERE / 'surrogates.png')} and {HERE / 'surrogates.md'}")

@@ -9,7 +9,7 @@ import torch
 from jellyfit import functional
 from jellyfit.errors import InputError, StateError
 from jellyfit.neurons import PSN, MaskedPSN, SlidingPSN
-from tests.neurons.test_against_spikingjelly import _peer
+from tests.compat.rows import peer
 
 T = 6
 
@@ -51,15 +51,15 @@ def test_kernels_agree_with_eager_and_with_spikingjelly(case):
         "SlidingPSN": lambda peer: peer(node.k, step_mode="m"),
     }
     name = type(node).__name__
-    theirs = arguments[name](getattr(_peer("neuron"), name))
+    theirs = arguments[name](getattr(peer("neuron"), name))
     theirs.load_state_dict(node.state_dict())
     x = draw(T, 3, 5)
     ours, expected, peers = run(node, x), run(eager, x), run(theirs, x)
     assert 0.02 < ours[0].mean() < 0.98
     assert torch.equal(ours[0], expected[0]) and torch.equal(ours[0], peers[0])
-    for one, other, peer in zip(ours[1], expected[1], peers[1], strict=True):
+    for one, other, third in zip(ours[1], expected[1], peers[1], strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
-        torch.testing.assert_close(one, peer, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(one, third, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("case", ["MaskedPSN", "SlidingPSN", "SlidingPSN longer than T"])
@@ -91,7 +91,7 @@ def test_lambda_follows_training_and_is_saved():
 
 
 def test_defaults_are_spikingjellys():
-    neurons = _peer("neuron")
+    neurons = peer("neuron")
     for ours, theirs in ((PSN(T), neurons.PSN(T)), (SlidingPSN(4), neurons.SlidingPSN(4))):
         assert ours.surrogate_function.alpha == theirs.surrogate_function.alpha
         assert torch.equal(ours.bias, theirs.bias)

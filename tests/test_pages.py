@@ -1,10 +1,11 @@
-"""``docs/surrogates.md`` is what ``docs/pictures.py`` writes."""
+"""``docs/neurons.md`` and ``docs/surrogates.md`` are what ``docs/pictures.py`` writes."""
 
 import importlib.util
+import re
 
 import matplotlib.image
 
-from jellyfit import surrogates
+from jellyfit import neurons, surrogates
 from jellyfit.pictures import to_array
 from tests.conftest import ROOT
 
@@ -18,6 +19,17 @@ def script():
 
 def test_the_page_is_the_one_written_from_the_surrogates():
     assert (ROOT / "docs/surrogates.md").read_text() == script().page(), "run: python docs/pictures.py"
+
+
+def test_the_page_of_neurons_is_the_one_written_from_them_and_its_code_runs():
+    text = (ROOT / "docs/neurons.md").read_text()
+    assert text == script().neurons_page(), "run: python docs/pictures.py"
+    named = {line.split("`")[1].split("(")[0] for line in text.splitlines() if line.startswith("| `") and "(" in line}
+    assert named == {name for name in neurons.__all__ if name.endswith(("Node", "PSN"))}
+    scope = {}
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(block, scope)
+    assert scope["per_sample"].shape == (32, 4, 16)
 
 
 def test_the_page_has_a_line_for_every_surrogate():
