@@ -35,7 +35,8 @@ class _LeakyNode(BaseNode):
 class LIFNode(_LeakyNode):
     """Leaky integrate-and-fire neuron: ``h = v + (x - (v - v_reset)) / τ``.
 
-    With ``decay_input=False`` the input is not divided: ``h = v - (v - v_reset) / τ + x``. In the leak ``v_reset=None`` counts as 0.
+    With ``decay_input=False`` the input is not divided: ``h = v - (v - v_reset) / τ + x``. In the leak
+    ``v_reset=None`` counts as 0.
 
     Args:
         tau: membrane time constant in time steps, above 1, default 2; a number, tensor or ``nn.Parameter``.
