@@ -57,6 +57,7 @@ def batch_norm_neuron(norm: BatchNorm2d, node: BaseNode, x_seq: Tensor) -> Tenso
             if training:
                 norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
             return node.kernels.run(
+                node,
                 plan,
                 x_seq,
                 Normalisation(

@@ -1,13 +1,17 @@
-"""Neurons with an adaptation current: each spike makes the next one harder."""
+"""Neurons that adapt: each spike makes the next one harder."""
 
 from __future__ import annotations
 
+import math
+
+import torch
 from torch import Tensor
 
 from jellyfit import surrogates
 from jellyfit.neurons.base import BaseNode, Value, _short
+from jellyfit.neurons.leaky import LIFNode
 
-__all__ = ["AdaptBaseNode", "IzhikevichNode"]
+__all__ = ["AdaptBaseNode", "AdaptiveLIFNode", "IzhikevichNode"]
 
 
 class AdaptBaseNode(BaseNode):
@@ -128,3 +132,74 @@ class IzhikevichNode(AdaptBaseNode):
     def extra_repr(self) -> str:
         values = ", ".join(f"{name}={_short(getattr(self, name))}" for name in ("tau", "v_c", "a0"))
         return f"{values}, {super().extra_repr()}"
+
+
+class AdaptiveLIFNode(LIFNode):
+    """LIF neuron whose threshold rises with every spike and falls back slowly (ALIF, the neuron of LSNNs).
+
+    Fires where ``h`` reaches ``v_threshold + β a``; then ``a = ρ a + (1 - ρ) s`` with ``ρ = exp(-1 / τ_a)``. A soft
+    reset takes the threshold of that moment away.
+
+    Args:
+        tau: membrane time constant in time steps, above 1, default 2.
+        decay_input: whether the input is divided by τ as well; default ``True``.
+        beta: how far the threshold rises, default 1.8, for a threshold of about 1.
+        tau_a: time constant of the adaptation in time steps, above 0, default 200: it should be of the length of what
+            the network has to remember.
+        v_threshold, v_reset, surrogate_function, detach_reset, step_mode, backend, store_v_seq: see
+            :class:`~jellyfit.neurons.BaseNode`. ``detach_reset`` is about the potential alone: the spike keeps its
+            gradient in ``a``.
+
+    Source: Bellec et al., "Long short-term memory and learning-to-learn in networks of spiking neurons", NeurIPS 2018.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit import neurons
+        >>> node = neurons.AdaptiveLIFNode(tau_a=10.0, step_mode="m")
+        >>> node(torch.full((6, 1, 1), 2.1)).flatten().tolist()  # a LIF neuron would fire at every step
+        [1.0, 0.0, 1.0, 0.0, 1.0, 0.0]
+    """
+
+    a: Tensor | float
+    beta: Value
+    tau_a: Value
+
+    def __init__(
+        self,
+        tau: Value = 2.0,
+        decay_input: bool = True,
+        beta: Value = 1.8,
+        tau_a: Value = 200.0,
+        v_threshold: Value = 1.0,
+        v_reset: Value | None = 0.0,
+        surrogate_function: surrogates.SurrogateFunction | None = None,
+        detach_reset: bool = False,
+        step_mode: str = "s",
+        backend: str = "auto",
+        store_v_seq: bool = False,
+    ) -> None:
+        super().__init__(
+            tau, decay_input, v_threshold, v_reset, surrogate_function, detach_reset, step_mode, backend, store_v_seq
+        )
+        self.register_value("beta", beta)
+        self.register_value("tau_a", tau_a, above=0.0)
+        self.register_memory("a", 0.0)
+
+    @property
+    def rho(self) -> Value:
+        """What is left of the adaptation after a step: ``exp(-1 / tau_a)``."""
+        return torch.exp(-1.0 / self.tau_a) if isinstance(self.tau_a, Tensor) else math.exp(-1.0 / self.tau_a)
+
+    def _threshold(self) -> Value:
+        return self.v_threshold + self.beta * self.a
+
+    def neuronal_fire(self) -> Tensor:
+        return self.surrogate_function(self.v - self._threshold())  # type: ignore[no-any-return]
+
+    def neuronal_reset(self, spike: Tensor) -> None:
+        self._reset_v(spike, self._threshold())
+        rho = self.rho
+        self.a = rho * self.a + (1.0 - rho) * spike
+
+    def extra_repr(self) -> str:
+        return f"beta={_short(self.beta)}, tau_a={_short(self.tau_a)}, {super().extra_repr()}"

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from jellyfit import kernels, surrogates
 from jellyfit.errors import InputError, InputTypeError, StateError
-from jellyfit.neurons import compiled
+from jellyfit.neurons import compiled, pure
 from jellyfit.neurons.fused import NodeKernels
 
 __all__ = ["BaseNode", "MemoryModule", "StepModule", "Value"]
@@ -90,6 +90,9 @@ class MemoryModule(StepModule):
         step_mode: ``"s"`` (default) or ``"m"``, see :class:`StepModule`.
     """
 
+    _records: ClassVar[tuple[str, ...]] = ()
+    """Memories that only record what happened: no part of the state that :meth:`step` and :meth:`run` take and give."""
+
     def __init__(self, step_mode: str = "s") -> None:
         super().__init__()
         self._memories: dict[str, Any] = {}
@@ -137,6 +140,26 @@ class MemoryModule(StepModule):
         """Keep the memories' values but cut them from the graph that computed them (truncated BPTT, streaming)."""
         for name, value in self.named_memories():
             setattr(self, name, _map_tensors(Tensor.detach, value))
+
+    def step(self, x: Tensor, state: Mapping[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """One time step as a pure function: ``(output, state after it)``; what the module remembers is left alone.
+
+        Goes through ``torch.func`` (``grad``, ``vmap``, ``jacrev``) and runs the same code as a call does.
+
+        Args:
+            x: ``[N, *]``.
+            state: memories by name, as this method gives them; ``None``, or a name that is missing, starts afresh.
+        """
+        return pure.call(self, x, state, "s")
+
+    def run(self, x_seq: Tensor, state: Mapping[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """A sequence as a pure function: ``(output, state after it)``; on the fused kernels where they can run.
+
+        Args:
+            x_seq: ``[T, N, *]``.
+            state: see :meth:`step`.
+        """
+        return pure.call(self, x_seq, state, "m")
 
     def single_step_forward(self, x: Tensor) -> Tensor:
         """One time step: ``x`` of shape ``[N, *]``. Subclasses write it."""
@@ -203,6 +226,7 @@ class BaseNode(MemoryModule):
     Source: Fang et al., "SpikingJelly", Science Advances 9 (2023); names and defaults follow it.
     """
 
+    _records = ("_v_seq",)
     v: Any
     _v_seq: list[Tensor] | None
     v_threshold: Value
@@ -243,10 +267,13 @@ class BaseNode(MemoryModule):
 
     def neuronal_reset(self, spike: Tensor) -> None:
         """Reset ``self.v`` where ``spike`` is 1: to ``v_reset``, or down by ``v_threshold`` when that is ``None``."""
+        self._reset_v(spike, self.v_threshold)
+
+    def _reset_v(self, spike: Tensor, v_threshold: Value) -> None:
         if self.detach_reset:
             spike = spike.detach()
         if self.v_reset is None:
-            self.v = self.v - spike * self.v_threshold
+            self.v = self.v - spike * v_threshold
         else:
             self.v = (1.0 - spike) * self.v + spike * self.v_reset
 
@@ -276,8 +303,8 @@ class BaseNode(MemoryModule):
         The arithmetic and the state are float32 for half-precision input, whose spikes are narrowed again.
         """
         many = self._step_mode == "m"
-        if many and self._kernels is not None and not torch.compiler.is_compiling():
-            spikes = self._kernels.run_again(x)
+        if many and not torch.compiler.is_compiling() and self._kernels is not None:
+            spikes = self._kernels.run_again(self, x)
             if spikes is not None:
                 return spikes
         self._check_input(x)
@@ -298,7 +325,7 @@ class BaseNode(MemoryModule):
         if not kernels.applicable(x_seq):
             return None
         plan = self.kernels.plan(x_seq)
-        return None if plan is None else self.kernels.run(plan, x_seq)
+        return None if plan is None else self.kernels.run(self, plan, x_seq)
 
     def _run_compiled(self, x_seq: Tensor) -> Tensor:
         number, names, paths = self._compiled_constants()
@@ -313,6 +340,19 @@ class BaseNode(MemoryModule):
         return self.kernels.constants()
 
     _compiled_constants._dynamo_marked_constant = True  # type: ignore[attr-defined]  # read once, when compiling
+
+    def step(self, x: Tensor, state: Mapping[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        self._find_kernels()
+        return super().step(x, state)
+
+    def run(self, x_seq: Tensor, state: Mapping[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        self._find_kernels()
+        return super().run(x_seq, state)
+
+    def _find_kernels(self) -> None:
+        """Have kernels before a twin is made, so that it shares them."""
+        if self._backend != "torch" and not torch.compiler.is_compiling():
+            self.kernels  # noqa: B018
 
     @property
     def kernels(self) -> NodeKernels:

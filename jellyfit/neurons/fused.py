@@ -25,6 +25,7 @@ from jellyfit.kernels import (
     batch_norm_step,
 )
 from jellyfit.neurons import compiled
+from jellyfit.neurons.pure import twin_of
 
 if TYPE_CHECKING:
     from jellyfit.neurons.base import BaseNode
@@ -239,7 +240,7 @@ class NodeKernels:
 
     # ---------------------------------------------------------------- running
 
-    def run_again(self, x: Tensor) -> Tensor | None:
+    def run_again(self, node: BaseNode, x: Tensor) -> Tensor | None:
         """Spikes for input ``x`` ``[T, N, *]`` if it is like the latest call's, and nothing has changed since.
 
         The quick way for what happens most; everything else (``None``) goes the whole way, with its checks.
@@ -257,15 +258,14 @@ class NodeKernels:
             and not torch.is_anomaly_enabled()
             and self._unchanged(kinds)
         ):
-            return self.run(plan, x)
+            return self.run(node, plan, x)
         return None
 
-    def run(self, plan: FusedStep, x: Tensor, norm: Normalisation | None = None) -> Tensor:
-        """Run ``plan`` over ``x`` ``[T, N, *]`` from the neuron's state, and leave the new state there.
+    def run(self, node: BaseNode, plan: FusedStep, x: Tensor, norm: Normalisation | None = None) -> Tensor:
+        """Run ``plan`` over ``x`` ``[T, N, *]`` from the state of ``node``, the neuron or its twin, and leave it there.
 
         With ``norm`` the input is batch-normalised on the way; the plan then is an affine one.
         """
-        node = self.node
         memory = node.__dict__
         states: list[Tensor | None] = []
         for name, start in zip(self.states, plan.start, strict=True):
@@ -297,7 +297,12 @@ def node_step(node: BaseNode) -> Callable[..., tuple[Tensor, list[Tensor]]]:
         x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor], say: Callable[..., None]
     ) -> tuple[Tensor, list[Tensor]]:
         remaining = iter(params)
-        twin = _with_params(node, remaining, {})
+
+        def replace(twin: nn.Module) -> None:
+            for owner, name in _tensors_of(twin):
+                owner[name] = next(remaining)
+
+        twin = twin_of(node, replace)
         names = [name for name in node._memories if not name.startswith("_")]
         twin.__dict__.update(zip(names, states, strict=True))
         kind: Any = type(node)
@@ -316,22 +321,6 @@ def node_step(node: BaseNode) -> Callable[..., tuple[Tensor, list[Tensor]]]:
         return spike, [twin.__dict__[name] for name in names]
 
     return step
-
-
-def _with_params(module: Any, params: Any, made: dict[int, Any]) -> Any:
-    """A copy of ``module`` and of the modules in it that holds other tensors for parameters and buffers."""
-    if id(module) in made:
-        return made[id(module)]
-    twin = made[id(module)] = object.__new__(type(module))
-    twin.__dict__ = dict(module.__dict__)
-    for table in ("_parameters", "_buffers"):
-        twin.__dict__[table] = dict(getattr(module, table))
-    for owner, name in _tensors_of(twin):
-        owner[name] = next(params)
-    twin.__dict__["_modules"] = {
-        name: None if child is None else _with_params(child, params, made) for name, child in module._modules.items()
-    }
-    return twin
 
 
 def _tensors_of(module: nn.Module) -> list[tuple[dict[str, Any], str]]:

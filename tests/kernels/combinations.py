@@ -25,7 +25,8 @@ NEURONS = [
 SURROGATES = [
     name
     for name in surrogates.__all__
-    if isinstance(kind := getattr(surrogates, name), type) and kind is not surrogates.SurrogateFunction
+    if isinstance(kind := getattr(surrogates, name), type)
+    and kind not in (surrogates.SurrogateFunction, surrogates.PoissonPass)  # random numbers do not fuse
 ]
 
 SETTINGS: Mapping[str, Sequence[Any]] = {

@@ -7,15 +7,18 @@ import pytest
 import torch
 
 from jellyfit import neurons, surrogates
+from jellyfit.kernels import KernelWarning
 from jellyfit.neurons import BaseNode
+from tests.kernels.combinations import SURROGATES
 
 SIZES = (1, 3, 17, 63, 65, 1000, 4097)
 STEPS = (1, 2, 5)
 LEAKY = ("LIFNode", "ParametricLIFNode")
 NEURONS = ("IFNode", "LIFNode", "ParametricLIFNode", "QIFNode", "EIFNode", "IzhikevichNode")
-SURROGATES = [
-    name for name in surrogates.__all__ if isinstance(getattr(surrogates, name), type) and name != "SurrogateFunction"
-]
+WITH_EVERY_NEURON = ("Sigmoid", "ATan", "PiecewiseQuadratic", "Rect", "DeterministicPass")
+PRIMITIVES = {
+    name: getattr(surrogates, name).primitive is not surrogates.SurrogateFunction.primitive for name in SURROGATES
+}
 EXTRA = {"IzhikevichNode": {"a": 0.3, "b": 0.2}}
 
 
@@ -83,7 +86,7 @@ def make(name, surrogate, soft, detach, decay):
     )
 
 
-@pytest.mark.parametrize("surrogate", SURROGATES)
+@pytest.mark.parametrize("surrogate", WITH_EVERY_NEURON)
 @pytest.mark.parametrize("name", NEURONS)
 def test_every_option_and_size_agrees_with_eager(name, surrogate):
     for soft, detach, decay in itertools.product((False, True), (False, True), (True, False)):
@@ -92,6 +95,37 @@ def test_every_option_and_size_agrees_with_eager(name, surrogate):
         node = make(name, getattr(surrogates, surrogate)(), soft, detach, decay)
         for size, steps in itertools.product(SIZES, STEPS):
             assert_same(node, draw(steps, size, 1) * (0.3 if name in ("EIFNode", "QIFNode") else 1.0), 2e-6)
+
+
+@pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
+@pytest.mark.parametrize("surrogate", [name for name in SURROGATES if name not in WITH_EVERY_NEURON])
+def test_every_surrogate_agrees_with_eager(surrogate, soft):
+    node = make("LIFNode", getattr(surrogates, surrogate)(), soft, False, True)
+    for size, steps in itertools.product(SIZES, STEPS):
+        assert_same(node, draw(steps, size, 1) * 2.0, 2e-6)
+
+
+@pytest.mark.parametrize("surrogate", SURROGATES)
+def test_surrogates_agree_with_eager_at_zero_at_edges_and_far_away(surrogate):
+    edges = torch.tensor([0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 4.0, 1e-6, 1e4])
+    node = make("IFNode", getattr(surrogates, surrogate)(), False, True, True)
+    node.v_threshold = 0.0
+    assert_same(node, torch.cat([edges, -edges]).reshape(1, -1, 1), carry=False)
+
+
+@pytest.mark.parametrize("surrogate", [name for name in SURROGATES if PRIMITIVES[name]])
+def test_primitives_agree_with_eager(surrogate):
+    node = make("IFNode", getattr(surrogates, surrogate)(spiking=False), False, False, True)
+    outputs, gradients = run(node, draw(3, 17, 1), "cpu")
+    torch.testing.assert_close((outputs, gradients), run(node, draw(3, 17, 1), "torch"), rtol=1e-5, atol=1e-5)
+
+
+def test_random_surrogates_run_in_eager_and_say_so():
+    torch.manual_seed(0)
+    node = make("IFNode", surrogates.PoissonPass(), False, False, True)
+    with pytest.warns(KernelWarning, match="runs in eager PyTorch.*aten.bernoulli is not a pointwise operation"):
+        spikes = node(torch.full((2, 50), 1.5))
+    assert set(spikes.unique().tolist()) == {0.0, 1.0}
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16], ids=str)

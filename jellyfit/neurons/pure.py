@@ -1,0 +1,85 @@
+"""Modules as pure functions of input and state: what they remember goes in and comes out, and nothing else changes.
+
+A *twin* is a shallow copy of a module and of all modules in it: the same parameters and buffers, memories of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from jellyfit.errors import InputError
+
+__all__ = ["call", "get_state", "twin_of"]
+
+
+def twin_of(module: Any, replace: Callable[[Any], None] | None = None, made: dict[int, Any] | None = None) -> Any:
+    """A twin of ``module``, made without running any code of its class.
+
+    Args:
+        module: any ``nn.Module``.
+        replace: called with every twin as soon as it has tables of its own, to put other tensors into them.
+        made: twins by the identity of their originals, so that a module used twice has one twin.
+    """
+    made = {} if made is None else made
+    if id(module) in made:
+        return made[id(module)]
+    twin = made[id(module)] = object.__new__(type(module))
+    twin.__dict__ = dict(module.__dict__)
+    if replace is not None:
+        for table in ("_parameters", "_buffers"):
+            twin.__dict__[table] = dict(getattr(module, table))
+        replace(twin)
+    twin.__dict__["_modules"] = {
+        name: None if child is None else twin_of(child, replace, made) for name, child in module._modules.items()
+    }
+    return twin
+
+
+def _memories(module: nn.Module) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Of every memory in ``module``: its dotted name, and where it lives."""
+    for prefix, inner in module.named_modules():
+        records = getattr(inner, "_records", ())
+        for name in getattr(inner, "_memories", ()):
+            if name not in records:
+                yield (f"{prefix}.{name}" if prefix else name), inner.__dict__, name
+
+
+def get_state(module: nn.Module) -> dict[str, Any]:
+    """Everything that ``module`` and the modules in it remember, by dotted name."""
+    return {path: owner[name] for path, owner, name in _memories(module)}
+
+
+def call(module: nn.Module, x: Tensor, state: Mapping[str, Any] | None, step_mode: str) -> tuple[Any, dict[str, Any]]:
+    """Output of ``module`` for input ``x`` from ``state``, and the state after it; ``module`` itself stays as it is.
+
+    Args:
+        module: has memories, or holds modules that have.
+        x: one step ``[N, *]`` or a sequence ``[T, N, *]``.
+        state: by dotted name, as :func:`get_state` and this function give it; what is missing starts afresh, and
+            ``None`` is a fresh start.
+        step_mode: ``"s"`` or ``"m"``; of the outermost module alone.
+
+    Raises:
+        InputError: ``state`` names something that is no memory of ``module``.
+    """
+    twin = twin_of(module)
+    twin.__dict__["_step_mode"] = step_mode
+    for inner in twin.modules():
+        reset = getattr(inner, "reset", None)
+        if callable(reset) and getattr(inner, "_memories", None) is not None:
+            reset()
+    remembered = {path: (owner, name) for path, owner, name in _memories(twin)}
+    unknown = set(state or ()) - remembered.keys()
+    if unknown:
+        raise InputError(
+            f"{type(module).__name__}: the state given holds {sorted(unknown)}, which it does not remember; expected "
+            f"some of {sorted(remembered)}."
+        )
+    for path, value in (state or {}).items():
+        owner, name = remembered[path]
+        owner[name] = value
+    output = twin.forward(x)
+    return output, {path: owner[name] for path, (owner, name) in remembered.items()}
