@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from jellyfit.functional import named_neurons
+from jellyfit.neurons.pure import is_backward_running
 
 __all__ = ["FiringRateMeter", "SpikeRecorder", "WeightedMean"]
 
@@ -74,7 +75,8 @@ class _NeuronHooks:
 
     def _hook(self, name: str) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-            self._see(name, output.detach())
+            if not is_backward_running():  # a checkpointed segment computed once more: these spikes have been seen
+                self._see(name, output.detach())
 
         return hook
 

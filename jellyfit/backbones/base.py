@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from jellyfit import functional
 from jellyfit.errors import InputTypeError
 from jellyfit.neurons import BaseNode, LIFNode, StepModule
+from jellyfit.neurons.pure import is_backward_running, twin_of, with_own_buffers
 
 __all__ = ["Backbone", "neuron_from"]
 
@@ -48,7 +51,8 @@ class Backbone(StepModule):
     """
 
     num_classes: int
-    _carried: bool = False  # runs inside a backbone that carries the state of everything in it
+    _carried: bool = False  # what runs it decides when a sequence begins
+    _is_twin: bool = False  # see jellyfit.neurons.pure
 
     def __init__(self, carry_state: bool = False) -> None:
         super().__init__()
@@ -58,15 +62,26 @@ class Backbone(StepModule):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self.step_mode == "s" or self._carried:
             return super().__call__(*args, **kwargs)
-        if not self.carry_state:
-            functional.reset_net(self)
-            return super().__call__(*args, **kwargs)
-        functional.detach_net(self)
-        inner = [module for module in self.modules() if isinstance(module, Backbone) and module is not self]
+        if self.carry_state:
+            with self.one_sequence():
+                return super().__call__(*args, **kwargs)
+        if is_backward_running() and not self._is_twin:  # torch.utils.checkpoint computes this call once more
+            return twin_of(self, with_own_buffers)(*args, **kwargs)
+        functional.reset_net(self)
+        return super().__call__(*args, **kwargs)
+
+    @contextmanager
+    def one_sequence(self) -> Iterator[None]:
+        """Calls inside this ``with`` block are parts of one sequence, which begins where the block does.
+
+        The state is reset there (with ``carry_state``: cut from the graph), and kept from call to call inside.
+        """
+        (functional.detach_net if self.carry_state else functional.reset_net)(self)
+        inner = [module for module in self.modules() if isinstance(module, Backbone) and not module._carried]
         try:
             for backbone in inner:
                 backbone._carried = True
-            return super().__call__(*args, **kwargs)
+            yield
         finally:
             for backbone in inner:
                 backbone._carried = False

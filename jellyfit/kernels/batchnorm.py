@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from jellyfit import native
+from jellyfit.kernels.freed import saved_tensors
 from jellyfit.kernels.fused import FusedStep, eager_gradients
 from jellyfit.kernels.host import FLAGS
 
@@ -168,7 +169,7 @@ class _Run(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_spikes: Tensor | None, *grads: Tensor | None) -> tuple[Any, ...]:
         fused, norm = ctx.fused, ctx.norm
-        x, weight, bias, kept, mean, invstd, *tensors = ctx.saved_tensors
+        x, weight, bias, kept, mean, invstd, *tensors = saved_tensors(ctx)
         count = len(fused.states)
         if torch.is_grad_enabled():  # create_graph=True: a gradient that can be differentiated again
             mean, var = (None, None) if norm.training else (norm.running_mean, norm.running_var)

@@ -13,6 +13,7 @@ from torch import Tensor
 from jellyfit.kernels import cuda, naive
 from jellyfit.kernels.emit import KernelSpec, Program
 from jellyfit.kernels.errors import KernelUnavailableError
+from jellyfit.kernels.freed import saved_tensors
 from jellyfit.kernels.host import HostTarget
 from jellyfit.kernels.layout import Layout, Param, aligned, is_dense_sequence
 from jellyfit.kernels.trace import StepFunction, trace_step
@@ -227,7 +228,7 @@ class _Run(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_spikes: Tensor | None, *grads: Tensor | None) -> tuple[Any, ...]:
         fused: FusedStep = ctx.fused
-        x, kept, *tensors = ctx.saved_tensors
+        x, kept, *tensors = saved_tensors(ctx)
         count = len(fused.states)
         states, params = tensors[:count], tensors[count:]
         grad_lasts, grad_v_seq = grads[:count], grads[count] if ctx.want_v_seq else None

@@ -10,6 +10,7 @@ from jellyfit.kernels import Normalisation
 from jellyfit.kernels.layout import is_dense_sequence
 from jellyfit.layers.stateless import BatchNorm2d
 from jellyfit.neurons.base import BaseNode
+from jellyfit.neurons.pure import is_backward_running
 
 __all__ = ["Sequential", "batch_norm_neuron"]
 
@@ -92,6 +93,7 @@ def _can_run_as_one(norm: BatchNorm2d, node: BaseNode, x: Tensor) -> bool:
         and type(node).forward is BaseNode.forward
         and type(node).multi_step_forward is BaseNode.multi_step_forward
         and not (_is_watched(norm) or _is_watched(node))
+        and (node._is_twin or not is_backward_running())  # the neuron itself refuses that
         and not torch.is_autocast_enabled("cpu")
         and not torch.is_anomaly_enabled()
     )

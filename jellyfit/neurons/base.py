@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from jellyfit import kernels, surrogates
 from jellyfit.errors import InputError, InputTypeError, StateError
+from jellyfit.kernels.freed import Backwarded, is_freed, warned_of
 from jellyfit.neurons import compiled, pure
 from jellyfit.neurons.fused import NodeKernels
 
@@ -93,9 +94,12 @@ class MemoryModule(StepModule):
     _records: ClassVar[tuple[str, ...]] = ()
     """Memories that only record what happened: no part of the state that :meth:`step` and :meth:`run` take and give."""
 
+    _is_twin: bool = False  # see jellyfit.neurons.pure
+
     def __init__(self, step_mode: str = "s") -> None:
         super().__init__()
         self._memories: dict[str, Any] = {}
+        self._backwarded: Backwarded | None = None  # whether gradients have come through the outputs so far
         self.step_mode = step_mode
 
     def register_memory(self, name: str, value: Any) -> None:
@@ -171,9 +175,54 @@ class MemoryModule(StepModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, *]`` in step mode ``"s"``, ``[T, N, *]`` in step mode ``"m"``."""
-        if self._step_mode == "s":
-            return self.single_step_forward(x)
-        return self.multi_step_forward(x)
+        if torch.compiler.is_compiling():
+            return self._run_steps(x)
+        if pure.is_backward_running():
+            self._check_not_recomputed()
+        self._look_back()
+        return self._watch(self._run_steps(x))  # type: ignore[no-any-return]
+
+    def _run_steps(self, x: Tensor) -> Tensor:
+        return self.single_step_forward(x) if self._step_mode == "s" else self.multi_step_forward(x)
+
+    def _check_not_recomputed(self) -> None:
+        """Called in the midst of a backward pass: only a twin, whose state nobody else sees, may run then."""
+        if not self._is_twin and self._memories:
+            raise StateError(
+                f"{self.describe()}: called in the midst of a backward pass, as torch.utils.checkpoint does to compute "
+                "a segment again. That would start from the wrong state and update it twice. Use "
+                "jellyfit.checkpointing.Checkpointed (or checkpoint), or put the network into a Backbone, which starts "
+                "every sequence from a reset state."
+            )
+
+    def _look_back(self) -> None:
+        """Where the state leads back into a graph that backward has freed, make going there an error with advice."""
+        if self._is_twin or self._backwarded is None or not torch.is_grad_enabled():
+            return
+        seen, carried = self._backwarded.seen, self._with_graph()
+        if seen or not carried:
+            self._backwarded = None
+        for name, value in carried:
+            if seen and is_freed(value):
+                self.__dict__[name] = warned_of(value)
+
+    def _with_graph(self) -> list[tuple[str, Tensor]]:
+        """Memories that backward can go through."""
+        return [(n, v) for n, v in self.named_memories() if isinstance(v, Tensor) and v.grad_fn is not None]
+
+    def _watch(self, output: Any) -> Any:
+        """Learn of it when gradients come back through ``output``."""
+        if (
+            not self._is_twin
+            and isinstance(output, Tensor)
+            and output.grad_fn is not None
+            and kernels.applicable(output)
+            and self._with_graph()
+        ):
+            if self._backwarded is None:
+                self._backwarded = Backwarded()
+            output.register_hook(self._backwarded)  # type: ignore[no-untyped-call]
+        return output
 
     def extra_repr(self) -> str:
         return f"step_mode={self._step_mode!r}"
@@ -303,15 +352,22 @@ class BaseNode(MemoryModule):
         The arithmetic and the state are float32 for half-precision input, whose spikes are narrowed again.
         """
         many = self._step_mode == "m"
-        if many and not torch.compiler.is_compiling() and self._kernels is not None:
-            spikes = self._kernels.run_again(self, x)
-            if spikes is not None:
-                return spikes
+        if not torch.compiler.is_compiling():
+            if torch._C._current_graph_task_id() != -1:  # pure.is_backward_running(), in the quick way
+                self._check_not_recomputed()
+            if many and self._kernels is not None:
+                spikes = self._kernels.run_again(self, x)
+                if spikes is not None:
+                    return spikes
         self._check_input(x)
         x_seq = x if many else x.unsqueeze(0)
         spikes = self._run_kernels(x_seq)
         if spikes is None:
-            spikes = self._run_eager(x_seq)
+            if torch.compiler.is_compiling():
+                spikes = self._run_eager(x_seq)
+            else:
+                self._look_back()
+                spikes = self._watch(self._run_eager(x_seq))
             if self._kernels is not None:
                 self._kernels.explain()
         return spikes if many else spikes.squeeze(0)

@@ -38,6 +38,7 @@ _CHANGING = {
     "_step_mode",
     "_state_dtype",
     "_kernels",
+    "_backwarded",
     "_v_seq",
     "_parameters",
     "_buffers",
