@@ -52,6 +52,8 @@ def batch_norm_neuron(norm: BatchNorm2d, node: BaseNode, x_seq: Tensor) -> Tenso
         Spikes ``[T, N, C, H, W]``.
     """
     if _can_run_as_one(norm, node, x_seq):
+        if is_backward_running():
+            node._check_not_recomputed()
         plan = node.kernels.plan(x_seq, affine=True)
         if plan is not None:
             training = norm.training
@@ -93,7 +95,6 @@ def _can_run_as_one(norm: BatchNorm2d, node: BaseNode, x: Tensor) -> bool:
         and type(node).forward is BaseNode.forward
         and type(node).multi_step_forward is BaseNode.multi_step_forward
         and not (_is_watched(norm) or _is_watched(node))
-        and (node._is_twin or not is_backward_running())  # the neuron itself refuses that
         and not torch.is_autocast_enabled("cpu")
         and not torch.is_anomaly_enabled()
     )

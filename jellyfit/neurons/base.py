@@ -99,6 +99,7 @@ class MemoryModule(StepModule):
     def __init__(self, step_mode: str = "s") -> None:
         super().__init__()
         self._memories: dict[str, Any] = {}
+        self._reset_by = -1  # the backward pass that has reset it
         self._backwarded: Backwarded | None = None  # whether gradients have come through the outputs so far
         self.step_mode = step_mode
 
@@ -139,6 +140,8 @@ class MemoryModule(StepModule):
         """Forget: every memory returns to its registered value."""
         for name in self._memories:
             self.__dict__[name] = self.reset_value(name)  # memories are plain attributes: no need to ask nn.Module
+        if pure.is_backward_running():
+            self.__dict__["_reset_by"] = torch._C._current_graph_task_id()
 
     def detach(self) -> None:
         """Keep the memories' values but cut them from the graph that computed them (truncated BPTT, streaming)."""
@@ -186,13 +189,13 @@ class MemoryModule(StepModule):
         return self.single_step_forward(x) if self._step_mode == "s" else self.multi_step_forward(x)
 
     def _check_not_recomputed(self) -> None:
-        """Called in the midst of a backward pass: only a twin, whose state nobody else sees, may run then."""
-        if not self._is_twin and self._memories:
+        """Called in the midst of a backward pass: only a twin, or what was reset in that very pass, may run then."""
+        if self._memories and not self._is_twin and self._reset_by != torch._C._current_graph_task_id():
             raise StateError(
                 f"{self.describe()}: called in the midst of a backward pass, as torch.utils.checkpoint does to compute "
                 "a segment again. That would start from the wrong state and update it twice. Use "
                 "jellyfit.checkpointing.Checkpointed (or checkpoint), or put the network into a Backbone, which starts "
-                "every sequence from a reset state."
+                "every sequence from a reset state, or reset it inside the segment."
             )
 
     def _look_back(self) -> None:
