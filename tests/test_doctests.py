@@ -1,0 +1,66 @@
+"""Every public class and function shows how it is used, and the example runs."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import inspect
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.test_public_api import MODULES, public
+
+WITHOUT = {  # exceptions, which are raised and not used, and names of the command line
+    "jellyfit.cli",
+    "jellyfit.config_errors",
+    "jellyfit.doctor",
+    "jellyfit.errors",
+    "jellyfit.native",
+    "jellyfit.progress",
+    "jellyfit.runs",
+    "jellyfit.show",
+}
+
+
+def subjects() -> dict[str, Any]:
+    """Public classes and functions by the dotted name of where they are defined."""
+    found = {}
+    for name in MODULES:
+        for _, value in public(importlib.import_module(name)):
+            if not (inspect.isclass(value) or inspect.isfunction(value)):
+                continue
+            if value.__module__.startswith("jellyfit") and value.__module__ not in WITHOUT:
+                found[f"{value.__module__}.{value.__qualname__}"] = value
+    return dict(sorted(found.items()))
+
+
+SUBJECTS = subjects()
+
+
+def examples(value: Any) -> list[doctest.DocTest]:
+    """The examples of a class or function, and of a class's own methods."""
+    finder = doctest.DocTestFinder(recurse=True, exclude_empty=True)
+    return finder.find(value, module=importlib.import_module(value.__module__))
+
+
+def test_classes_and_functions_are_found() -> None:
+    assert {"jellyfit.neurons.leaky.LIFNode", "jellyfit.functional.reset_net", "jellyfit.losses.RateMSE"} <= set(
+        SUBJECTS
+    )
+
+
+@pytest.mark.parametrize("name", SUBJECTS)
+def test_there_is_an_example_and_it_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = examples(SUBJECTS[name])
+    own = [test for test in found if test.name.split(".")[-1] == SUBJECTS[name].__name__ and test.examples]
+    assert own, f"{name} has no example: add a section Examples: with >>> lines"
+    for test in found:
+        runner = doctest.DocTestRunner(verbose=False, optionflags=doctest.NORMALIZE_WHITESPACE)
+        said: list[str] = []
+        runner.run(test, out=said.append)
+        assert runner.failures == 0, "".join(said)
+    assert os.listdir(tmp_path) == [], "an example leaves files behind"
