@@ -108,7 +108,7 @@ class SpikePictures(pl.Callback):
         if spikes:
             figure = pictures.spike_raster(spikes, max_neurons=self.max_neurons, title=title)
             save_picture(trainer, f"{prefix}spike_raster", figure)
-            rates = {layer: float(values.mean()) for layer, values in spikes.items()}
+            rates = {layer: float(abs(values).mean()) for layer, values in spikes.items()}
             save_picture(trainer, f"{prefix}firing_rates", pictures.firing_rates(rates, title=title))
         if not still and x.ndim == 5 and x.shape[2] == 2:
             save_picture(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from jellyfit.functional import named_neurons
+from jellyfit.neurons import BaseNode
 from jellyfit.neurons.pure import is_backward_running
 
 __all__ = ["FiringRateMeter", "SpikeRecorder", "WeightedMean"]
@@ -64,7 +65,7 @@ class _NeuronHooks:
     def start(self) -> None:
         """Begin watching."""
         self.stop()
-        for name, neuron in named_neurons(self.net):
+        for name, neuron in _firing_neurons(self.net):
             self._handles.append(neuron.register_forward_hook(self._hook(name)))
 
     def stop(self) -> None:
@@ -74,9 +75,11 @@ class _NeuronHooks:
         self._handles.clear()
 
     def _hook(self, name: str) -> Any:
-        def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-            if not is_backward_running():  # a checkpointed segment computed once more: these spikes have been seen
-                self._see(name, output.detach())
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor | tuple[Tensor, ...]) -> None:
+            if is_backward_running():
+                return  # a checkpointed segment is computed once more: these spikes have been seen
+            spikes = output[0] if isinstance(output, tuple) else output  # OTTT puts its trace out as well
+            self._see(name, spikes.detach())
 
         return hook
 
@@ -93,8 +96,12 @@ class _NeuronHooks:
         self.stop()
 
 
+def _firing_neurons(net: nn.Module) -> list[tuple[str, BaseNode]]:
+    return [(name, neuron) for name, neuron in named_neurons(net) if neuron.fires]
+
+
 class FiringRateMeter(_NeuronHooks):
-    """Mean output of every neuron layer: spikes per neuron, sample and time step.
+    """Firing rate of every neuron layer: spikes, of either sign, per neuron, sample and time step.
 
     ::
 
@@ -117,13 +124,13 @@ class FiringRateMeter(_NeuronHooks):
 
     def _see(self, name: str, spikes: Tensor) -> None:
         total, count = self._sums.get(name, (torch.zeros((), dtype=SUM_DTYPE), 0))
-        total = total.to(spikes.device) + spikes.sum(dtype=SUM_DTYPE)
+        total = total.to(spikes.device) + spikes.abs().sum(dtype=SUM_DTYPE)
         self._sums[name] = (total, count + spikes.numel())
 
     def sums(self) -> dict[str, tuple[Tensor, int]]:
-        """Of every layer, run or not: the sum of its output since ``start``, and over how many values."""
+        """Of every layer, run or not: the number of spikes since ``start``, and over how many values."""
         nothing = torch.zeros((), dtype=SUM_DTYPE)
-        return {name: self._sums.get(name, (nothing, 0)) for name, _ in named_neurons(self.net)}
+        return {name: self._sums.get(name, (nothing, 0)) for name, _ in _firing_neurons(self.net)}
 
     def rates(self) -> dict[str, float]:
         """Firing rate of each layer that has run since ``start``, in spikes per neuron and step."""

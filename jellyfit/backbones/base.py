@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+
 from jellyfit import functional
 from jellyfit.errors import InputTypeError
-from jellyfit.neurons import BaseNode, LIFNode, StepModule
-from jellyfit.neurons.pure import is_backward_running, twin_of, with_own_buffers
+from jellyfit.neurons import BaseNode, LIFNode, StepModule, pure
 
 __all__ = ["Backbone", "neuron_from"]
 
@@ -40,6 +41,8 @@ class Backbone(StepModule):
     writes ``reset_net``. In single-step mode the caller decides when a sequence begins (``functional.reset_net``). A
     backbone inside another that carries its state carries its own with it.
 
+    ``torch.export.export(net, (x_seq,))`` gives a program for that number of time steps, without memories.
+
     A subclass builds its modules in ``__init__``, calls ``self.set_step_mode("m")`` at its end, and writes
     ``forward``.
 
@@ -62,11 +65,13 @@ class Backbone(StepModule):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self.step_mode == "s" or self._carried:
             return super().__call__(*args, **kwargs)
+        if torch.compiler.is_exporting():  # a program without memories, whose every call starts afresh
+            return pure.call(self, *args, step_mode="m", **kwargs)[0]
         if self.carry_state:
             with self.one_sequence():
                 return super().__call__(*args, **kwargs)
-        if is_backward_running() and not self._is_twin:  # torch.utils.checkpoint computes this call once more
-            return twin_of(self, with_own_buffers)(*args, **kwargs)
+        if pure.is_backward_running() and not self._is_twin:  # torch.utils.checkpoint computes this call once more
+            return pure.twin_of(self, pure.with_own_buffers)(*args, **kwargs)
         functional.reset_net(self)
         return super().__call__(*args, **kwargs)
 

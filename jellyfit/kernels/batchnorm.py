@@ -131,7 +131,7 @@ def batch_norm_step(
 
     Time and batch share their statistics. Takes and returns what :meth:`FusedStep.__call__` does.
     """
-    out = _Run.apply(fused, norm, want_v_seq, x_seq, norm.weight, norm.bias, *states, *params)  # type: ignore[no-untyped-call]
+    out = _Run.apply(fused, norm, want_v_seq, x_seq, norm.weight, norm.bias, *fused.cut(states), *params)  # type: ignore[no-untyped-call]
     count = len(fused.states)
     return out[0], list(out[1 : 1 + count]), out[1 + count] if want_v_seq else None
 

@@ -99,6 +99,7 @@ class FusedStep:
         """
         if not is_dense_sequence(x_seq):
             x_seq = x_seq.contiguous()
+        states = self.cut(states)
         if torch.is_grad_enabled() and (
             x_seq.requires_grad
             or any(state is not None and state.requires_grad for state in states)
@@ -110,6 +111,14 @@ class FusedStep:
         packed = self.pack(x_seq, params)
         spikes, lasts, v_seq, _ = self.forward_pass(x_seq, states, packed, want_v_seq, keep=False)
         return spikes, lasts, v_seq
+
+    def cut(self, states: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
+        """``states``, of which those that no gradient reaches are cut from the graph that made them."""
+        if not self._independent:
+            return states
+        return [
+            state.detach() if i in self._independent and state is not None else state for i, state in enumerate(states)
+        ]
 
     def gradients(
         self,

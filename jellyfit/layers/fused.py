@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from jellyfit import kernels
 from jellyfit.kernels import Normalisation
 from jellyfit.kernels.layout import is_dense_sequence
-from jellyfit.layers.stateless import BatchNorm2d
+from jellyfit.layers.stateless import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from jellyfit.neurons.base import BaseNode
 from jellyfit.neurons.pure import is_backward_running
 
@@ -21,6 +21,16 @@ class Sequential(nn.Sequential):
     The numbers are those of the two layers, to the bit, and so are parameters and ``state_dict``. The pair runs as two
     layers when one of them has hooks (a monitor looks at what stands between them), and wherever
     :func:`batch_norm_neuron` does.
+
+    Args:
+        modules: applied in turn, as in ``torch.nn.Sequential``.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit import layers, neurons
+        >>> net = layers.Sequential(layers.BatchNorm1d(3, step_mode="m"), neurons.IFNode(step_mode="m"))
+        >>> net(torch.zeros(5, 2, 3)).shape
+        torch.Size([5, 2, 3])
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -29,7 +39,7 @@ class Sequential(nn.Sequential):
         i = 0
         while i < len(modules):
             layer, behind = modules[i], modules[i + 1] if i + 1 < len(modules) else None
-            if type(layer) is BatchNorm2d and isinstance(behind, BaseNode):
+            if isinstance(layer, (BatchNorm1d, BatchNorm2d, BatchNorm3d)) and isinstance(behind, BaseNode):
                 x = batch_norm_neuron(layer, behind, x)
                 i += 2
             else:
@@ -38,7 +48,7 @@ class Sequential(nn.Sequential):
         return x
 
 
-def batch_norm_neuron(norm: BatchNorm2d, node: BaseNode, x_seq: Tensor) -> Tensor:
+def batch_norm_neuron(norm: BatchNorm1d | BatchNorm2d | BatchNorm3d, node: BaseNode, x_seq: Tensor) -> Tensor:
     """``node(norm(x_seq))``, as one kernel where it can be: float32 sequences on the CPU.
 
     What is normalised is then neither written to memory nor kept for backward.
@@ -46,10 +56,17 @@ def batch_norm_neuron(norm: BatchNorm2d, node: BaseNode, x_seq: Tensor) -> Tenso
     Args:
         norm: batch norm in step mode ``"m"``.
         node: neuron in step mode ``"m"``.
-        x_seq: ``[T, N, C, H, W]``.
+        x_seq: ``[T, N, C, *]``.
 
     Returns:
-        Spikes ``[T, N, C, H, W]``.
+        Spikes ``[T, N, C, *]``.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit import layers, neurons
+        >>> norm, node = layers.BatchNorm2d(3, step_mode="m"), neurons.IFNode(step_mode="m")
+        >>> layers.batch_norm_neuron(norm, node, torch.zeros(5, 2, 3, 8, 8)).shape
+        torch.Size([5, 2, 3, 8, 8])
     """
     if _can_run_as_one(norm, node, x_seq):
         if is_backward_running():
@@ -76,15 +93,18 @@ def batch_norm_neuron(norm: BatchNorm2d, node: BaseNode, x_seq: Tensor) -> Tenso
     return node(norm(x_seq))  # type: ignore[no-any-return]
 
 
-def _can_run_as_one(norm: BatchNorm2d, node: BaseNode, x: Tensor) -> bool:
+def _can_run_as_one(norm: BatchNorm1d | BatchNorm2d | BatchNorm3d, node: BaseNode, x: Tensor) -> bool:
     return (
         not torch.compiler.is_compiling()
-        and x.ndim == 5
+        and x.ndim - 1 in norm.step_ndims
+        and type(norm).forward is BatchNorm2d.forward  # one that does more has methods of its own
+        and type(norm).run is BatchNorm2d.run
         and norm.step_mode == node.step_mode == "m"
         and node.backend in ("auto", "cpu")
         and x.device.type == "cpu"
         and x.dtype == torch.float32
         and norm.affine
+        and norm.bias is not None
         and norm.track_running_stats
         and norm.momentum is not None
         and norm.weight.dtype == torch.float32

@@ -31,6 +31,16 @@ class AdaptBaseNode(BaseNode):
         surrogate_function, detach_reset, step_mode, backend, store_v_seq: see :class:`~jellyfit.neurons.BaseNode`.
 
     Source: Gerstner et al., "Neuronal dynamics", section 6.1 (2014).
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit import neurons
+        >>> class Adapting(neurons.AdaptBaseNode):
+        ...     def neuronal_charge(self, x):
+        ...         self.v = self.v + x - self.w
+        >>> node = Adapting(b=0.4, step_mode="m")
+        >>> node(torch.ones(5, 1, 1)).flatten().tolist()
+        [1.0, 0.0, 1.0, 0.0, 1.0]
     """
 
     w: Tensor | float
@@ -94,6 +104,15 @@ class IzhikevichNode(AdaptBaseNode):
         surrogate_function, detach_reset, step_mode, backend, store_v_seq: see :class:`~jellyfit.neurons.BaseNode`.
 
     Source: Izhikevich, "Simple model of spiking neurons", IEEE Transactions on Neural Networks 14 (2003).
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit import neurons
+        >>> node = neurons.IzhikevichNode(a=0.1, b=0.5, step_mode="m")
+        >>> node(torch.full((4, 1, 1), 2.5)).shape
+        torch.Size([4, 1, 1])
+        >>> node.w.shape
+        torch.Size([1, 1])
     """
 
     tau: Value

@@ -34,6 +34,17 @@ class StepModule(nn.Module):
     """A module that can take one time step ``[N, *]`` (``step_mode="s"``) or a sequence ``[T, N, *]`` (``"m"``).
 
     The same input gives the same result in both modes. Subclasses choose by :attr:`step_mode` in ``forward``.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit import neurons
+        >>> node = neurons.LIFNode(step_mode="s")
+        >>> node(torch.rand(3, 8)).shape
+        torch.Size([3, 8])
+        >>> node.reset()
+        >>> node.step_mode = "m"
+        >>> node(torch.rand(5, 3, 8)).shape
+        torch.Size([5, 3, 8])
     """
 
     keeps_children_single_step: ClassVar[bool] = False
@@ -89,6 +100,26 @@ class MemoryModule(StepModule):
 
     Args:
         step_mode: ``"s"`` (default) or ``"m"``, see :class:`StepModule`.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit import neurons
+        >>> class Sum(neurons.MemoryModule):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.register_memory("total", 0.0)
+        ...
+        ...     def single_step_forward(self, x):
+        ...         self.total = self.total + x
+        ...         return self.total
+        >>> module = Sum()
+        >>> module(torch.ones(1)), module(torch.ones(1))
+        (tensor([1.]), tensor([2.]))
+        >>> module.step(torch.ones(1), {"total": 5.0})  # a pure function: what the module remembers is left alone
+        (tensor([6.]), {'total': tensor([6.])})
+        >>> module.reset()
+        >>> module(torch.ones(1))
+        tensor([1.])
     """
 
     _records: ClassVar[tuple[str, ...]] = ()
@@ -157,7 +188,7 @@ class MemoryModule(StepModule):
             x: ``[N, *]``.
             state: memories by name, as this method gives them; ``None``, or a name that is missing, starts afresh.
         """
-        return pure.call(self, x, state, "s")
+        return pure.call(self, x, state=state, step_mode="s")
 
     def run(self, x_seq: Tensor, state: Mapping[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """A sequence as a pure function: ``(output, state after it)``; on the fused kernels where they can run.
@@ -166,7 +197,7 @@ class MemoryModule(StepModule):
             x_seq: ``[T, N, *]``.
             state: see :meth:`step`.
         """
-        return pure.call(self, x_seq, state, "m")
+        return pure.call(self, x_seq, state=state, step_mode="m")
 
     def single_step_forward(self, x: Tensor) -> Tensor:
         """One time step: ``x`` of shape ``[N, *]``. Subclasses write it."""
@@ -276,7 +307,20 @@ class BaseNode(MemoryModule):
         StateError: the state left by an earlier call belongs to another batch size, device or dtype.
 
     Source: Fang et al., "SpikingJelly", Science Advances 9 (2023); names and defaults follow it.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit import neurons
+        >>> class SquareLIF(neurons.BaseNode):
+        ...     def neuronal_charge(self, x):
+        ...         self.v = self.v + (x * x - self.v) / 2.0
+        >>> node = SquareLIF(step_mode="m")
+        >>> node(torch.full((3, 1, 1), 1.2)).flatten().tolist()
+        [0.0, 1.0, 0.0]
     """
+
+    fires: ClassVar[bool] = True
+    """Whether the output is spikes: firing rates and rasters leave out neurons whose output is something else."""
 
     _records = ("_v_seq",)
     v: Any

@@ -32,7 +32,7 @@ class GatedLIFNode(BaseNode):
         init_conduct: ``g_t`` at the start, default 0.5.
         surrogate_function: default ``Sigmoid(alpha=4.0)``.
         step_mode: ``"m"`` (default) or ``"s"``.
-        backend: see :class:`~jellyfit.neurons.BaseNode`.
+        backend, store_v_seq: see :class:`~jellyfit.neurons.BaseNode`.
 
     Raises:
         InputError: a value outside (0, 1), another number of channels or of time steps.
@@ -74,8 +74,11 @@ class GatedLIFNode(BaseNode):
         surrogate_function: surrogates.SurrogateFunction | None = None,
         step_mode: str = "m",
         backend: str = "auto",
+        store_v_seq: bool = False,
     ) -> None:
-        super().__init__(surrogate_function=surrogate_function, step_mode=step_mode, backend=backend)
+        super().__init__(
+            surrogate_function=surrogate_function, step_mode=step_mode, backend=backend, store_v_seq=store_v_seq
+        )
         if T < 1 or (inplane is not None and inplane < 1):
             raise InputError(f"GatedLIFNode(T={T}, inplane={inplane}): expected at least 1 time step and 1 channel.")
         self.T, self.inplane = T, inplane
@@ -103,7 +106,7 @@ class GatedLIFNode(BaseNode):
     def _value(self, name: str, x: Tensor) -> Tensor:
         """Parameter ``name`` between 0 and 1, placed along the channels of ``x``, one step."""
         value: Tensor = getattr(self, name).sigmoid()
-        return value.view(-1, *(1,) * (x.ndim - 2)) if value.ndim else value
+        return value.view(-1, *(1,) * (x.ndim - 2)) if value.ndim == 1 else value
 
     def forward(self, x: Tensor) -> Tensor:
         """Spikes of the same shape as ``x``: ``[T, N, *]`` in step mode ``"m"``, ``[N, *]`` in step mode ``"s"``."""

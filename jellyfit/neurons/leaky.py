@@ -43,6 +43,15 @@ class LIFNode(_LeakyNode):
         decay_input: whether the input is divided by τ as well; default ``True``.
         v_threshold, v_reset, surrogate_function, detach_reset, step_mode, backend, store_v_seq: see
             :class:`~jellyfit.neurons.BaseNode`.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit import neurons
+        >>> node = neurons.LIFNode(tau=2.0)
+        >>> node(torch.tensor([[1.0, 3.0]])).tolist()
+        [[0.0, 1.0]]
+        >>> node.v.tolist()
+        [[0.5, 0.0]]
     """
 
     tau: Value
@@ -84,6 +93,15 @@ class ParametricLIFNode(_LeakyNode):
 
     Source: Fang et al., "Incorporating learnable membrane time constant to enhance learning of spiking neural
     networks", ICCV 2021.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit import neurons
+        >>> node = neurons.ParametricLIFNode(init_tau=4.0, step_mode="m")
+        >>> node(torch.full((3, 1, 1), 2.0)).flatten().tolist()
+        [0.0, 0.0, 1.0]
+        >>> round(node.tau.item(), 4)
+        4.0
     """
 
     w: nn.Parameter

@@ -24,6 +24,15 @@ class QIFNode(BaseNode):
         surrogate_function, detach_reset, step_mode, backend, store_v_seq: see :class:`~jellyfit.neurons.BaseNode`.
 
     Source: Gerstner et al., "Neuronal dynamics", section 5.3 (2014).
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit import neurons
+        >>> node = neurons.QIFNode(v_reset=0.0)
+        >>> node(torch.tensor([[1.0, 2.0]])).tolist()
+        [[0.0, 1.0]]
+        >>> node.v.tolist()
+        [[0.5, 0.0]]
     """
 
     tau: Value
@@ -72,6 +81,13 @@ class EIFNode(BaseNode):
         surrogate_function, detach_reset, step_mode, backend, store_v_seq: see :class:`~jellyfit.neurons.BaseNode`.
 
     Source: Gerstner et al., "Neuronal dynamics", section 5.2 (2014).
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit import neurons
+        >>> node = neurons.EIFNode(step_mode="m")
+        >>> node(torch.full((4, 2, 8), 0.8)).shape
+        torch.Size([4, 2, 8])
     """
 
     tau: Value

@@ -36,6 +36,7 @@ class NonSpikingBaseNode(BaseNode):
         [[4.0]]
     """
 
+    fires = False
     _decoded: Tensor | None
     _steps: int
 

@@ -78,6 +78,15 @@ class PSN(_ParallelNode):
 
     Source: Fang et al., "Parallel spiking neurons with high efficiency and ability to learn long-term dependencies",
     NeurIPS 2023.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit import neurons
+        >>> node = neurons.PSN(T=4)
+        >>> node(torch.rand(4, 2, 8)).shape
+        torch.Size([4, 2, 8])
+        >>> node.weight.shape
+        torch.Size([4, 4])
     """
 
     def __init__(
@@ -121,6 +130,13 @@ class MaskedPSN(_ParallelNode):
         StateError: more than T single steps without a reset.
 
     Source: as :class:`PSN`.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit import neurons
+        >>> node = neurons.MaskedPSN(k=2, T=3, lambda_init=1.0, step_mode="m")
+        >>> (node.masked_weight() != 0).int().tolist()
+        [[1, 0, 0], [1, 1, 0], [0, 1, 1]]
     """
 
     _lambda_: Tensor
@@ -200,6 +216,15 @@ class SlidingPSN(_ParallelNode):
         backend: of the threshold, see :class:`~jellyfit.neurons.BaseNode`.
 
     Source: as :class:`PSN`.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit import neurons
+        >>> node = neurons.SlidingPSN(k=2, step_mode="m")
+        >>> node.weight.tolist()
+        [0.5, 1.0]
+        >>> node(torch.tensor([0.8, 0.8, 0.4]).view(3, 1, 1)).flatten().tolist()
+        [0.0, 1.0, 0.0]
     """
 
     _seen: list[Tensor]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from jellyfit.errors import InputError
 
@@ -66,12 +66,14 @@ def get_state(module: nn.Module) -> dict[str, Any]:
     return {path: owner[name] for path, owner, name in _memories(module)}
 
 
-def call(module: nn.Module, x: Tensor, state: Mapping[str, Any] | None, step_mode: str) -> tuple[Any, dict[str, Any]]:
-    """Output of ``module`` for input ``x`` from ``state``, and the state after it; ``module`` itself stays as it is.
+def call(
+    module: nn.Module, *inputs: Any, state: Mapping[str, Any] | None = None, step_mode: str
+) -> tuple[Any, dict[str, Any]]:
+    """Output of ``module`` from ``state``, and the state after it; ``module`` itself stays as it is.
 
     Args:
         module: has memories, or holds modules that have.
-        x: one step ``[N, *]`` or a sequence ``[T, N, *]``.
+        inputs: of its forward pass: one step ``[N, *]`` or a sequence ``[T, N, *]``.
         state: by dotted name, as :func:`get_state` and this function give it; what is missing starts afresh, and
             ``None`` is a fresh start.
         step_mode: ``"s"`` or ``"m"``; of the outermost module alone.
@@ -95,5 +97,5 @@ def call(module: nn.Module, x: Tensor, state: Mapping[str, Any] | None, step_mod
     for path, value in (state or {}).items():
         owner, name = remembered[path]
         owner[name] = value
-    output = twin.forward(x)
+    output = twin.forward(*inputs)
     return output, {path: owner[name] for path, (owner, name) in remembered.items()}

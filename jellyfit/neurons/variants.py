@@ -99,9 +99,11 @@ class LIAFNode(LIFNode):
         [[0.0, 0.5]]
     """
 
+    fires = False
+
     def __init__(
         self,
-        act: Callable[[Tensor], Tensor],
+        act: Callable[[Tensor], Tensor] | nn.Module,
         threshold_related: bool,
         tau: Value = 2.0,
         decay_input: bool = True,

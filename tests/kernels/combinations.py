@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -14,6 +15,14 @@ from jellyfit.neurons import BaseNode
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
+
+class _Gated(neurons.GatedLIFNode):
+    """The part of it that is a kernel, for any number of steps: without the conductances, which scale the input."""
+
+    forward = BaseNode.forward
+
+
+_STAND_INS: Mapping[str, type[BaseNode]] = {"GatedLIFNode": _Gated}
 NEURONS = [
     name
     for name in neurons.__all__
@@ -21,6 +30,7 @@ NEURONS = [
     and issubclass(kind, BaseNode)
     and kind.neuronal_charge is not BaseNode.neuronal_charge
     and kind.multi_step_forward is BaseNode.multi_step_forward
+    and name != "OTTTLIFNode"  # step by step alone; its kernel is that of SLTTLIFNode
 ]
 SURROGATES = [
     name
@@ -29,9 +39,10 @@ SURROGATES = [
     and kind not in (surrogates.SurrogateFunction, surrogates.PoissonPass)  # random numbers do not fuse
 ]
 
+WITH_EVERY_NEURON = ("Sigmoid", "ATan", "PiecewiseQuadratic", "Rect")
 SETTINGS: Mapping[str, Sequence[Any]] = {
     "neuron": NEURONS,
-    "surrogate": SURROGATES,
+    "surrogate": WITH_EVERY_NEURON,
     "dtype": DTYPES,
     "params": ("numbers", "scalar", "channel", "element"),
     "v_reset": (None, -0.2, 0.0),
@@ -40,8 +51,15 @@ SETTINGS: Mapping[str, Sequence[Any]] = {
     "store_v_seq": (False, True),
 }
 
-# Where the default says nothing: an adaptation that does something, and exponents that stay small.
-_EXTRA = {"IzhikevichNode": {"a": 0.3, "b": 0.2}, "EIFNode": {"delta_T": 0.7}}
+# What has no default, and where the default says nothing: an adaptation that does something, exponents that stay small.
+_EXTRA: Mapping[str, Mapping[str, Any]] = {
+    "IzhikevichNode": {"a": 0.3, "b": 0.2},
+    "EIFNode": {"delta_T": 0.7},
+    "AdaptiveLIFNode": {"tau_a": 5.0},
+    "KLIFNode": {"scale_reset": True, "init_k": 1.2},
+    "LIAFNode": {"act": torch.tanh, "threshold_related": True},
+    "GatedLIFNode": {"T": 1},
+}
 
 
 def pairwise(options: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
@@ -75,9 +93,23 @@ def _pairs(chosen: Mapping[str, int], names: Sequence[str]) -> Iterator[tuple[st
         yield a, chosen[a], b, chosen[b]
 
 
+def every(options: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """Every neuron with some surrogates, and every other surrogate with one neuron."""
+    others = [name for name in SURROGATES if name not in options["surrogate"]]
+    return pairwise(options) + pairwise({**options, "neuron": ("LIFNode",), "surrogate": others})
+
+
 def label(settings: Mapping[str, Any]) -> str:
     """A combination as part of a test's name."""
     return "-".join(str(value).removeprefix("torch.") for value in settings.values())
+
+
+def build(neuron: str, **options: Any) -> BaseNode:
+    """The neuron of that name in multi-step mode, with those of ``options`` that it takes."""
+    kind = _STAND_INS.get(neuron) or getattr(neurons, neuron)
+    takes = inspect.signature(kind).parameters
+    given = {**options, "step_mode": "m"}
+    return kind(**_EXTRA.get(neuron, {}), **{name: value for name, value in given.items() if name in takes})
 
 
 def make(settings: Mapping[str, Any], step: Sequence[int], backend: str = "auto") -> BaseNode:
@@ -86,13 +118,12 @@ def make(settings: Mapping[str, Any], step: Sequence[int], backend: str = "auto"
     Every parameter that may be a tensor is a learnable one where ``params`` says so: one number (``scalar``), one a
     channel (axis 1) or one an element.
     """
-    kind = getattr(neurons, settings["neuron"])
-    options = {"detach_reset": settings["detach_reset"], "v_reset": settings["v_reset"], "step_mode": "m"}
-    options["store_v_seq"] = settings["store_v_seq"]
-    if settings["neuron"] in ("LIFNode", "ParametricLIFNode"):
-        options["decay_input"] = settings["decay_input"]
-    surrogate = getattr(surrogates, settings["surrogate"])()
-    node = kind(**options, **_EXTRA.get(settings["neuron"], {}), surrogate_function=surrogate, backend=backend)
+    node = build(
+        settings["neuron"],
+        surrogate_function=getattr(surrogates, settings["surrogate"])(),
+        backend=backend,
+        **{name: settings[name] for name in ("v_reset", "detach_reset", "decay_input", "store_v_seq")},
+    )
     shapes = {"scalar": (), "channel": (step[1], *(1 for _ in step[2:])), "element": tuple(step[1:])}
     if (shape := shapes.get(settings["params"])) is not None:
         generator = torch.Generator().manual_seed(3)

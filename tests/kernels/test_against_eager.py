@@ -1,6 +1,7 @@
 """Kernels on the host against eager PyTorch: spikes and states to the bit, gradients to 1e-6."""
 
 import copy
+import inspect
 import itertools
 
 import pytest
@@ -9,17 +10,16 @@ import torch
 from jellyfit import neurons, surrogates
 from jellyfit.kernels import KernelWarning
 from jellyfit.neurons import BaseNode
-from tests.kernels.combinations import SURROGATES
+from tests.kernels.combinations import NEURONS, SURROGATES, build
 
 SIZES = (1, 3, 17, 63, 65, 1000, 4097)
 STEPS = (1, 2, 5)
-LEAKY = ("LIFNode", "ParametricLIFNode")
-NEURONS = ("IFNode", "LIFNode", "ParametricLIFNode", "QIFNode", "EIFNode", "IzhikevichNode")
-WITH_EVERY_NEURON = ("Sigmoid", "ATan", "PiecewiseQuadratic", "Rect", "DeterministicPass")
+SMALL = ("EIFNode", "QIFNode")  # these grow beyond all bounds
+WITH_EVERY_NEURON = ("ATan", "Rect")
+NOT_TO_THE_BIT = (neurons.ComplementaryLIFNode,)  # the last bit of eager's sigmoid depends on an element's place
 PRIMITIVES = {
     name: getattr(surrogates, name).primitive is not surrogates.SurrogateFunction.primitive for name in SURROGATES
 }
-EXTRA = {"IzhikevichNode": {"a": 0.3, "b": 0.2}}
 
 
 @pytest.fixture(autouse=True)
@@ -46,12 +46,12 @@ def run(node: BaseNode, x, backend, carry=True):
     if carry:
         spikes = spikes + node(x * 0.9)
         v_seq = v_seq + node.v_seq
-    states = [getattr(node, name) for name in ("v", "w") if name in node._memories]
+    states = [getattr(node, name) for name in node._memories if not name.startswith("_")]
     generator = torch.Generator().manual_seed(5)
     outputs = [spikes, v_seq, *states]
     weights = [torch.randn(o.shape, generator=generator).to(o.dtype) for o in outputs]
     sum((output * weight).sum() for output, weight in zip(outputs, weights, strict=True)).backward()
-    return outputs, [x.grad, *(p.grad for p in node.parameters())]
+    return outputs, [x.grad, *(p.grad for p in node.parameters() if p.grad is not None)]
 
 
 def assert_same(node, x, tolerance=1e-6, carry=True):
@@ -59,7 +59,12 @@ def assert_same(node, x, tolerance=1e-6, carry=True):
     expected_outputs, expected_gradients = run(node, x, "torch", carry)
     for output, expected in zip(outputs, expected_outputs, strict=True):
         assert output.dtype == expected.dtype and output.shape == expected.shape
-        assert torch.equal(output.nan_to_num(), expected.nan_to_num()), (node, list(x.shape))
+        if type(node) in NOT_TO_THE_BIT:
+            torch.testing.assert_close(
+                output, expected, rtol=1e-6 if x.dtype == torch.float32 else tolerance, atol=1e-6
+            )
+        else:
+            assert torch.equal(output.nan_to_num(), expected.nan_to_num()), (node, list(x.shape))
     for i, (gradient, expected) in enumerate(zip(gradients, expected_gradients, strict=True)):
         assert gradient.dtype == expected.dtype and gradient.shape == expected.shape
         usable = expected.isfinite()
@@ -70,31 +75,35 @@ def assert_same(node, x, tolerance=1e-6, carry=True):
         scale, error = expected.abs().max(), (gradient - expected).abs().max()
         if i > 0:  # a parameter's gradient is a sum, whose terms may cancel: their size is the scale
             elementwise = copy.deepcopy(node)
-            elementwise.w = torch.nn.Parameter(node.w.detach().expand(x.shape[1:]).clone())
+            for name, parameter in node.named_parameters():
+                setattr(elementwise, name, torch.nn.Parameter(parameter.detach().expand(x.shape[1:]).clone()))
             scale = run(elementwise, x, "torch", carry)[1][i].abs().sum().double()
-        assert error <= tolerance * scale, f"{error / scale:.2g} of the largest, {node}, {list(x.shape)}"
+        assert error <= tolerance * scale + 1e-8, f"{error / scale:.2g} of the largest, {node}, {list(x.shape)}"
 
 
 def make(name, surrogate, soft, detach, decay):
-    options = dict(EXTRA.get(name, {}))
-    if soft:
-        options["v_reset"] = None
-    if name in LEAKY:
-        options["decay_input"] = decay
-    return getattr(neurons, name)(
-        surrogate_function=surrogate, detach_reset=detach, step_mode="m", store_v_seq=True, **options
+    options = {"v_reset": None} if soft else {}
+    return build(
+        name, surrogate_function=surrogate, detach_reset=detach, decay_input=decay, store_v_seq=True, **options
     )
+
+
+def takes(name, option):
+    return option in inspect.signature(getattr(neurons, name)).parameters
 
 
 @pytest.mark.parametrize("surrogate", WITH_EVERY_NEURON)
 @pytest.mark.parametrize("name", NEURONS)
 def test_every_option_and_size_agrees_with_eager(name, surrogate):
-    for soft, detach, decay in itertools.product((False, True), (False, True), (True, False)):
-        if not decay and name not in LEAKY:
-            continue
+    options = {
+        "v_reset": (False, True) if takes(name, "v_reset") else (False,),
+        "detach_reset": (False, True) if takes(name, "detach_reset") else (False,),
+        "decay_input": (True, False) if takes(name, "decay_input") else (True,),
+    }
+    for soft, detach, decay in itertools.product(*options.values()):
         node = make(name, getattr(surrogates, surrogate)(), soft, detach, decay)
         for size, steps in itertools.product(SIZES, STEPS):
-            assert_same(node, draw(steps, size, 1) * (0.3 if name in ("EIFNode", "QIFNode") else 1.0), 2e-6)
+            assert_same(node, draw(steps, size, 1) * (0.3 if name in SMALL else 1.0), 2e-6)
 
 
 @pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])

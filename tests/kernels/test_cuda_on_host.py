@@ -19,7 +19,7 @@ from jellyfit.kernels.fused import FusedStep
 from jellyfit.kernels.ops import OPS
 from jellyfit.neurons import BaseNode
 from tests.kernels import nvrtc
-from tests.kernels.combinations import DTYPES, SETTINGS, label, make, pairwise
+from tests.kernels.combinations import DTYPES, SETTINGS, every, label, make
 from tests.kernels.cuda_on_host import HostGrid, compiled, cuda_kernels_on_the_host, needs_compiler
 from tests.kernels.test_cuda_source import Oddly
 
@@ -99,7 +99,7 @@ def kernels_run(grid: HostGrid) -> set[str]:
     return {name.rsplit("_", 2)[1] + "_" + name.rsplit("_", 2)[2] for name, _, _ in grid.launched}
 
 
-@pytest.mark.parametrize("settings", pairwise(SETTINGS), ids=label)
+@pytest.mark.parametrize("settings", every(SETTINGS), ids=label)
 def test_every_setting_agrees_with_eager(settings):
     scale = 0.3 if settings["neuron"] in ("EIFNode", "QIFNode") else 1.0  # else they grow beyond all bounds
     offset = sum(map(ord, label(settings)))

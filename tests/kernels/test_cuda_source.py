@@ -11,7 +11,7 @@ from jellyfit.kernels.cuda import OPTIONS, CudaTarget
 from jellyfit.kernels.fused import FusedStep
 from jellyfit.neurons import BaseNode
 from tests.kernels import nvrtc
-from tests.kernels.combinations import DTYPES, NEURONS, SETTINGS, SURROGATES, label, make, pairwise
+from tests.kernels.combinations import DTYPES, NEURONS, SETTINGS, SURROGATES, build, every, label, make
 
 STEP = (2, 3, 4)
 ARCHITECTURES = ("sm_70", "sm_80", "sm_90")
@@ -70,7 +70,7 @@ OPTIONS_OF_SOURCE = {
 }
 
 
-@pytest.mark.parametrize("settings", pairwise(OPTIONS_OF_SOURCE), ids=label)
+@pytest.mark.parametrize("settings", every(OPTIONS_OF_SOURCE), ids=label)
 def test_source_compiles_for_every_architecture_without_a_word(settings):
     nvrtc.require()
     node = make({**settings, "store_v_seq": False}, STEP)
@@ -119,7 +119,7 @@ def test_memories_may_have_any_name():
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_what_backward_keeps_of_a_stretch_fits_in_registers(dtype):
     for name in NEURONS:
-        made = target(getattr(neurons, name)(), dtype)
+        made = target(build(name), dtype)
         width, words = 16 // dtype.itemsize, max(1, dtype.itemsize // 4)
         keep = int(re.search(r"KEEP = (\d+)", made.source("backward"))[1])
         assert 2 <= made.stretch <= 8

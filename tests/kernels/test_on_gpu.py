@@ -16,7 +16,7 @@ from jellyfit import neurons, surrogates
 from jellyfit.kernels import cuda
 from jellyfit.kernels.handwritten import NeuronFPTTKernel
 from jellyfit.neurons import BaseNode
-from tests.kernels.combinations import DTYPES, NEURONS, SETTINGS, label, make, pairwise
+from tests.kernels.combinations import DTYPES, NEURONS, SETTINGS, every, label, make
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available() and os.environ.get("JELLYFIT_REQUIRE_GPU") != "1", reason="no CUDA device"
@@ -80,7 +80,7 @@ def assert_agrees(node: BaseNode, x: torch.Tensor) -> None:
             ) or error.max() < 10 * allowed
 
 
-@pytest.mark.parametrize("settings", pairwise(SETTINGS), ids=label)
+@pytest.mark.parametrize("settings", every(SETTINGS), ids=label)
 def test_every_setting_agrees_with_eager(settings):
     scale = 0.3 if settings["neuron"] in ("EIFNode", "QIFNode") else 1.0
     for steps, size in ((1, 3), (4, 1000), (5, 4097), (20, 4096)):

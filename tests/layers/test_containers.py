@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from jellyfit import functional, layers
-from jellyfit.errors import InputError, InputTypeError
+from jellyfit.errors import InputError, InputTypeError, StateError
 from jellyfit.neurons import IFNode, LIFNode, ParametricLIFNode
 
 CONTAINERS = [layers.MultiStepContainer, layers.SeqToANNContainer, lambda *m: layers.StepModeContainer(True, *m)]
@@ -236,3 +236,159 @@ def test_modules_added_later_take_single_steps_too():
     held[1] = layers.Linear(2, 2, step_mode="m")
     assert [module.step_mode for module in held] == ["s", "s", "s"]
     assert held(images(3, 4, 2)).shape == (3, 4, 2)
+
+
+@pytest.mark.parametrize("stateful", [True, False])
+def test_step_mode_of_a_container_stands_before_its_modules_or_not_at_all(stateful):
+    conv, relu = nn.Conv2d(1, 1, 1), nn.ReLU()
+    for held, step_mode in (
+        (layers.StepModeContainer(stateful, "m", conv, relu), "m"),
+        (layers.StepModeContainer(stateful, "s", conv, relu), "s"),
+        (layers.StepModeContainer(stateful, conv, relu), "s"),
+        (layers.StepModeContainer(stateful, "m", conv, relu)[:], "m"),
+    ):
+        assert list(held) == [conv, relu] and held.step_mode == step_mode
+    with pytest.raises(InputError, match="step_mode='x'"):
+        layers.StepModeContainer(stateful, "x", conv)
+
+
+# ---------------------------------------------------------------- time last
+
+
+@pytest.mark.parametrize("kind", ["MultiStepContainer", "SeqToANNContainer"])
+def test_time_can_come_last(kind):
+    modules = [nn.Conv2d(3, 4, 3), nn.ReLU()]
+    first, last = getattr(layers, kind)(*modules), getattr(layers, f"TLast{kind}")(*modules)
+    assert isinstance(last, type(first)) and last.step_mode == "m"
+    x_seq = images(5, 2, 3, 6, 7)
+    expected = first(x_seq)
+    y_seq = last(x_seq.movedim(0, -1))
+    assert y_seq.shape == (2, 4, 4, 5, 5)
+    assert torch.equal(y_seq.movedim(-1, 0), expected)
+    last.step_mode = "s"
+    torch.testing.assert_close(last(x_seq[1]), expected[1])
+    assert type(last[1:]) is type(last)
+
+
+def test_time_last_with_neurons():
+    net = layers.TLastMultiStepContainer(IFNode())
+    assert net(torch.full((1, 1, 4), 0.5)).tolist() == [[[0.0, 1.0, 0.0, 1.0]]]
+    with pytest.raises(InputTypeError, match="remembers from one step to the next"):
+        layers.TLastSeqToANNContainer(IFNode())
+
+
+@pytest.mark.parametrize("kind", ["TLastMultiStepContainer", "TLastSeqToANNContainer"])
+def test_time_last_without_time_is_an_error_that_teaches(kind):
+    net = getattr(layers, kind)(nn.Identity())
+    with pytest.raises(InputError, match=r"expected a sequence \[N, \*, T\], time last; got shape \[3\]"):
+        net(torch.zeros(3))
+    with pytest.raises(InputError, match="T >= 1"):
+        net(torch.zeros(2, 3, 0))
+
+
+# ---------------------------------------------------------------- feedback
+
+
+def unrolled(weight, bias, x_seq, outputs):
+    """Feedback through ``tanh`` and a linear layer, written out."""
+    y, found = x_seq.new_zeros(x_seq.shape[1], outputs), []
+    for x in x_seq:
+        y = torch.tanh(torch.cat([x, y], -1) @ weight.T + bias)
+        found.append(y)
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize("step_mode", ["s", "m"])
+def test_linear_feedback_and_its_gradient_through_time_are_those_written_out(step_mode):
+    net = layers.LinearRecurrentContainer(nn.Tanh(), 3, 3, step_mode=step_mode).double()
+    x_seq = images(6, 2, 3).double().requires_grad_()
+    y_seq = net(x_seq) if step_mode == "m" else torch.stack([net(x) for x in x_seq])
+    expected = unrolled(net.rc.weight, net.rc.bias, x_seq, 3)
+    torch.testing.assert_close(y_seq, expected)
+    inputs = [x_seq, net.rc.weight, net.rc.bias]
+    upstream = images(6, 2, 3, seed=1).double()
+    torch.testing.assert_close(*(torch.autograd.grad(y, inputs, upstream) for y in (y_seq, expected)))
+    assert torch.equal(net.y, y_seq[-1])
+
+
+def test_linear_feedback_with_the_last_output_ignored_is_the_module_alone():
+    net = layers.LinearRecurrentContainer(IFNode(), 3, 3, bias=False, step_mode="m")
+    net.rc.weight.data = torch.cat([torch.eye(3), torch.zeros(3, 3)], 1)
+    x_seq = images(6, 2, 3)
+    assert torch.equal(net(x_seq), IFNode(step_mode="m")(x_seq))
+
+
+def test_linear_feedback_multiplies_the_input_once_for_all_steps(monkeypatch):
+    seen = []
+    linear = torch.nn.functional.linear
+    monkeypatch.setattr(torch.nn.functional, "linear", lambda x, *rest: seen.append(tuple(x.shape)) or linear(x, *rest))
+    layers.LinearRecurrentContainer(nn.Tanh(), 5, 5, step_mode="m")(images(4, 2, 5))
+    assert seen == [(4, 2, 5)] + [(2, 5)] * 4
+
+
+def test_feedback_element_by_element_adds_up():
+    net = layers.ElementWiseRecurrentContainer(nn.Identity(), torch.add, step_mode="m")
+    x_seq = images(5, 2, 3)
+    torch.testing.assert_close(net(x_seq), x_seq.cumsum(0))
+    torch.testing.assert_close(net(x_seq), x_seq.sum(0) + x_seq.cumsum(0))  # goes on
+
+
+def test_function_of_feedback_takes_the_last_output_first():
+    net = layers.ElementWiseRecurrentContainer(nn.Identity(), torch.sub)
+    x = torch.tensor([[1.0]])
+    assert [net(x).item() for _ in range(3)] == [-1.0, -2.0, -3.0]
+
+
+def feedback():
+    return [
+        layers.ElementWiseRecurrentContainer(nn.Sequential(layers.Linear(3, 3), IFNode()), torch.add),
+        layers.LinearRecurrentContainer(nn.Sequential(layers.Linear(3, 3), IFNode()), 3, 3),
+    ]
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_what_feedback_holds_takes_single_steps_whatever_the_network_does(which):
+    net = nn.Sequential(feedback()[which], layers.Linear(3, 3))
+    for step_mode in ("s", "m"):
+        functional.set_step_mode(net, step_mode)
+        assert net[0].step_mode == net[1].step_mode == step_mode
+        assert [module.step_mode for module in net[0].sub_module] == ["s", "s"]
+    held = IFNode(step_mode="m")
+    layers.ElementWiseRecurrentContainer(held, torch.add, step_mode="m")
+    assert held.step_mode == "s"
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_reset_of_feedback_reaches_what_it_holds(which):
+    net = feedback()[which]
+    functional.set_step_mode(net, "m")
+    x_seq = 3.0 * images(5, 2, 3)
+    first = net(x_seq)
+    assert not torch.equal(net(x_seq), first)
+    functional.reset_net(net)
+    assert net.y is None and net.sub_module[1].v == 0.0
+    assert torch.equal(net(x_seq), first)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_feedback_of_another_batch_or_shape_is_an_error_that_teaches(which):
+    net = feedback()[which]
+    net(images(2, 3))
+    with pytest.raises(StateError, match=r"its state 'y' is \[2, 3\].*asks for \[4, 3\].*reset_net"):
+        net(images(4, 3))
+    wrong = [
+        lambda: layers.ElementWiseRecurrentContainer(nn.Linear(3, 4), torch.add),
+        lambda: layers.LinearRecurrentContainer(nn.Linear(3, 4), 3, 3),
+    ][which]()
+    with pytest.raises(InputError, match=r"its sub_module \(Linear\) gave \[2, 4\]; expected \[2, 3\]"):
+        wrong(images(2, 3))
+
+
+def test_linear_feedback_of_other_features_is_an_error_that_teaches():
+    with pytest.raises(InputError, match=r"in_features = 3 on axis -1, which has 5"):
+        layers.LinearRecurrentContainer(IFNode(), 3, 3, step_mode="m")(images(4, 2, 5))
+
+
+def test_feedback_in_a_container_that_merges_time_is_refused():
+    with pytest.raises(InputTypeError, match="remembers from one step to the next"):
+        layers.SeqToANNContainer(feedback()[0])

@@ -1,31 +1,16 @@
 """Ours and SpikingJelly 2.0's, side by side: same names, same options, same numbers."""
 
 import copy
-import importlib
-import importlib.util
 import itertools
-import os
-import warnings
 
 import pytest
 import torch
 
 from jellyfit import neurons, surrogates
 from jellyfit.surrogates import SurrogateFunction
+from tests.compat.rows import peer
 
 T = 5
-
-
-def _peer(module):
-    """A module of SpikingJelly. Where it is not installed the tests are skipped, unless it was promised to be there."""
-    if importlib.util.find_spec("spikingjelly") is None:
-        message = "SpikingJelly is not installed (pip install --no-deps spikingjelly==2.0.0, with its dependencies)"
-        if os.environ.get("JELLYFIT_REQUIRE_SPIKINGJELLY") == "1":
-            pytest.fail(f"JELLYFIT_REQUIRE_SPIKINGJELLY=1, but {message}", pytrace=False)
-        pytest.skip(message)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what its dependencies say at import is not our matter
-        return importlib.import_module(f"spikingjelly.activation_based.{module}")
 
 
 SHARED_OPTIONS = {
@@ -65,8 +50,8 @@ def _combinations(options):
 @pytest.mark.parametrize("surrogate", SURROGATES)
 @pytest.mark.parametrize("neuron", NEURONS)
 def test_neuron_agrees_with_spikingjelly_for_every_option(neuron, surrogate, step_mode, dtype):
-    peer_node = getattr(_peer("neuron"), neuron)
-    peer_surrogate = getattr(_peer("surrogate"), surrogate)
+    peer_node = getattr(peer("neuron"), neuron)
+    peer_surrogate = getattr(peer("surrogate"), surrogate)
     generator = torch.Generator().manual_seed(7)
     # both signs, and large enough that every option's neuron sometimes fires and sometimes stays silent
     x = 1.5 * torch.randn(T, 3, 17, generator=generator, dtype=torch.float64).to(dtype) + 0.4
@@ -105,7 +90,7 @@ def test_neuron_agrees_with_spikingjelly_for_every_option(neuron, surrogate, ste
 
 @pytest.mark.parametrize("neuron", NEURONS)
 def test_defaults_are_spikingjellys(neuron):
-    ours, theirs = getattr(neurons, neuron)(), getattr(_peer("neuron"), neuron)()
+    ours, theirs = getattr(neurons, neuron)(), getattr(peer("neuron"), neuron)()
     names = ["v_threshold", "v_reset", "detach_reset", "step_mode", "store_v_seq", "v"]
     names += ["decay_input"] * hasattr(theirs, "decay_input") + ["tau"] * (neuron == "LIFNode")
     names += [
@@ -125,7 +110,7 @@ def test_v_seq_is_kept_only_when_asked_for_as_in_spikingjelly(step_mode, store_v
     weights, v_weights = torch.ones(T, 2, 3), torch.ones(2, 3)
     options = {"step_mode": step_mode, "store_v_seq": store_v_seq}
     ours = _run(neurons.LIFNode(**options), x, weights, v_weights)[2]
-    theirs = _run(_peer("neuron").LIFNode(**options), x, weights, v_weights)[2]
+    theirs = _run(peer("neuron").LIFNode(**options), x, weights, v_weights)[2]
     assert (ours is None) == (theirs is None) == (not store_v_seq)
     if store_v_seq:
         torch.testing.assert_close(ours, theirs)
@@ -140,7 +125,7 @@ ALL_SURROGATES = [
 
 @pytest.mark.parametrize("name", ALL_SURROGATES)
 def test_surrogate_agrees_with_spikingjelly(name):
-    peers = _peer("surrogate")
+    peers = peer("surrogate")
     if not hasattr(peers, name):
         pytest.skip(f"SpikingJelly has no {name} to compare with")
     x = torch.linspace(-3.0, 3.0, 2400, dtype=torch.float64)  # 2400: does not hit 0 or a corner of a window
@@ -158,7 +143,7 @@ def test_surrogate_agrees_with_spikingjelly(name):
 def test_surrogates_primitive_agrees_with_spikingjelly(name):
     x = torch.linspace(-3.0, 3.0, 2400, dtype=torch.float64)
     ours = getattr(surrogates, name)(spiking=False)(x)
-    theirs = getattr(_peer("surrogate"), name)(spiking=False)(x)
+    theirs = getattr(peer("surrogate"), name)(spiking=False)(x)
     torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
@@ -166,7 +151,7 @@ def test_surrogates_primitive_agrees_with_spikingjelly(name):
 def test_surrogate_agrees_with_spikingjelly_for_another_alpha(name):
     x = torch.linspace(-3.0, 3.0, 2400, dtype=torch.float64)
     gradients = []
-    for module in (surrogates, _peer("surrogate")):
+    for module in (surrogates, peer("surrogate")):
         argument = x.clone().requires_grad_()
         getattr(module, name)(alpha=1.7)(argument).sum().backward()
         gradients.append(argument.grad)
