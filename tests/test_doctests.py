@@ -5,7 +5,6 @@ from __future__ import annotations
 import doctest
 import importlib
 import inspect
-import os
 from pathlib import Path
 from typing import Any
 
@@ -63,4 +62,4 @@ def test_there_is_an_example_and_it_runs(name: str, tmp_path: Path, monkeypatch:
         said: list[str] = []
         runner.run(test, out=said.append)
         assert runner.failures == 0, "".join(said)
-    assert os.listdir(tmp_path) == [], "an example leaves files behind"
+    assert list(tmp_path.iterdir()) == [], "an example leaves files behind"

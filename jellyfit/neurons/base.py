@@ -126,12 +126,12 @@ class MemoryModule(StepModule):
     """Memories that only record what happened: no part of the state that :meth:`step` and :meth:`run` take and give."""
 
     _is_twin: bool = False  # see jellyfit.neurons.pure
+    _reset_by: int = -1  # the backward pass that has reset it
+    _backwarded: Backwarded | None = None  # whether gradients have come through the outputs so far
 
     def __init__(self, step_mode: str = "s") -> None:
         super().__init__()
         self._memories: dict[str, Any] = {}
-        self._reset_by = -1  # the backward pass that has reset it
-        self._backwarded: Backwarded | None = None  # whether gradients have come through the outputs so far
         self.step_mode = step_mode
 
     def register_memory(self, name: str, value: Any) -> None:
@@ -340,6 +340,8 @@ class BaseNode(MemoryModule):
     ) -> None:
         super().__init__(step_mode)
         self._state_dtype: torch.dtype | None = None
+        self._reset_by = -1  # of its own from the start: kernels look at how many attributes there are
+        self._backwarded = None
         self._values: list[str] = []
         self.register_value("v_threshold", v_threshold)
         self.register_value("v_reset", v_reset)
