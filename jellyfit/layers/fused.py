@@ -98,7 +98,7 @@ def _can_run_as_one(norm: BatchNorm1d | BatchNorm2d | BatchNorm3d, node: BaseNod
         not torch.compiler.is_compiling()
         and x.ndim - 1 in norm.step_ndims
         and type(norm).forward is BatchNorm2d.forward  # one that does more has methods of its own
-        and type(norm).run is BatchNorm2d.run
+        and type(norm).run_batch is BatchNorm2d.run_batch
         and norm.step_mode == node.step_mode == "m"
         and node.backend in ("auto", "cpu")
         and x.device.type == "cpu"

@@ -179,7 +179,7 @@ class _TemporalEffective(MemoryLayer, _BatchNorm):
                 f"{self.describe()}: got step {self.t + 1} of a sequence of T = {self.T}. Call "
                 "jellyfit.functional.reset_net(net) before a new sequence."
             )
-        y: Tensor = self.run(x) * self.scale[self.t]
+        y: Tensor = self.run_batch(x) * self.scale[self.t]
         self.t += 1
         return y
 
@@ -189,7 +189,7 @@ class _TemporalEffective(MemoryLayer, _BatchNorm):
                 f"{self.describe()}: made for sequences of T = {self.T} steps; got shape {list(x_seq.shape)}. It "
                 "learns a factor for every step: make it with the number of steps in the data."
             )
-        return functional.seq_to_ann_forward(x_seq, self.run) * self.scale.view(-1, *[1] * (x_seq.ndim - 1))
+        return functional.seq_to_ann_forward(x_seq, self.run_batch) * self.scale.view(-1, *[1] * (x_seq.ndim - 1))
 
     def extra_repr(self) -> str:
         return f"T={self.T}, {super(MemoryModule, self).extra_repr()}"

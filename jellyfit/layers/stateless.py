@@ -63,13 +63,13 @@ PaddingMode: TypeAlias = Literal["zeros", "reflect", "replicate", "circular"]
 class _Stateless(ShapedModule):
     """Mixed in before one of torch's layers, whose ``__init__`` and ``forward`` come next."""
 
-    def run(self, x: Tensor) -> Any:
+    def run_batch(self, x: Tensor) -> Any:
         """Torch's layer on a batch ``[N, *]``."""
         return super().forward(x)
 
     def forward(self, x: Tensor) -> Any:
         self.check_shape(x)
-        return functional.seq_to_ann_forward(x, self.run) if self._step_mode == "m" else self.run(x)
+        return functional.seq_to_ann_forward(x, self.run_batch) if self._step_mode == "m" else self.run_batch(x)
 
 
 def _split(x: Tensor, like: Tensor) -> Tensor:
@@ -508,7 +508,7 @@ class _Indexed(_Stateless):
         if not self.return_indices or self._step_mode == "s":
             return super().forward(x)
         self.check_shape(x)
-        y, indices = self.run(x.flatten(0, 1))
+        y, indices = self.run_batch(x.flatten(0, 1))
         return _split(y, x), _split(indices, x)
 
 

@@ -267,7 +267,7 @@ class WSConv2d(Conv2d):
         """The standardised weights."""
         return _standardise(self.weight, self.gain, self.eps)
 
-    def run(self, x: Tensor) -> Tensor:
+    def run_batch(self, x: Tensor) -> Tensor:
         return self._conv_forward(x, self.get_weight(), self.bias)  # type: ignore[no-any-return]
 
 
@@ -316,7 +316,7 @@ class WSLinear(Linear):
         """The standardised weights."""
         return _standardise(self.weight, self.gain, self.eps)
 
-    def run(self, x: Tensor) -> Tensor:
+    def run_batch(self, x: Tensor) -> Tensor:
         return F.linear(x, self.get_weight(), self.bias)
 
 
