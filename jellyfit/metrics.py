@@ -25,6 +25,15 @@ class WeightedMean(Metric):
 
     Updating never waits for the GPU, and NaN stays NaN. (torchmetrics' ``MeanMetric`` looks at every value for NaN, or,
     told not to by ``nan_strategy="disable"``, forgets the weights.)
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit.metrics import WeightedMean
+        >>> mean = WeightedMean()
+        >>> mean.update(torch.tensor(1.0), weight=3)
+        >>> mean.update(torch.tensor(5.0), weight=1)
+        >>> mean.compute().item()
+        2.0
     """
 
     total: Tensor
@@ -111,6 +120,16 @@ class FiringRateMeter(_NeuronHooks):
 
     Args:
         net: network whose neurons (found by their dotted names) are watched.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit.metrics import FiringRateMeter
+        >>> from jellyfit.neurons import IFNode
+        >>> net = torch.nn.Sequential(IFNode(step_mode="m"))
+        >>> with FiringRateMeter(net) as meter:
+        ...     spikes = net(torch.full((4, 1, 2), 0.5))
+        >>> meter.rates()
+        {'0': 0.5}
     """
 
     def __init__(self, net: nn.Module) -> None:
@@ -143,6 +162,16 @@ class SpikeRecorder(_NeuronHooks):
     Args:
         net: network whose neurons are recorded.
         sample: index in the batch, default 0.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit.metrics import SpikeRecorder
+        >>> from jellyfit.neurons import IFNode
+        >>> net = torch.nn.Sequential(IFNode(step_mode="m"))
+        >>> with SpikeRecorder(net) as recorder:
+        ...     spikes = net(torch.full((4, 1, 2), 0.5))
+        >>> recorder.spikes()["0"][:, 0].tolist()
+        [0.0, 1.0, 0.0, 1.0]
     """
 
     def __init__(self, net: nn.Module, sample: int = 0) -> None:

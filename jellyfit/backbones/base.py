@@ -24,6 +24,14 @@ def neuron_from(template: BaseNode | None) -> BaseNode:
 
     Raises:
         InputTypeError: not a neuron (its class, for example).
+
+    Examples:
+        >>> from jellyfit.backbones import neuron_from
+        >>> from jellyfit.neurons import LIFNode
+        >>> template = LIFNode(tau=3.0)
+        >>> node = neuron_from(template)
+        >>> node.tau, node is template
+        (3.0, False)
     """
     if template is None:
         return LIFNode()
@@ -51,6 +59,23 @@ class Backbone(StepModule):
 
     Args:
         carry_state: keep the state between multi-step calls, detached, for streaming; default ``False``.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit import layers, neurons
+        >>> from jellyfit.backbones import Backbone
+        >>> class OneLayer(Backbone):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.num_classes = 2
+        ...         self.layers = torch.nn.Sequential(layers.Linear(3, 2), neurons.LIFNode())
+        ...         self.set_step_mode("m")
+        ...
+        ...     def forward(self, x):
+        ...         return self.layers(x)
+        >>> net, x_seq = OneLayer(), torch.rand(4, 1, 3)
+        >>> bool((net(x_seq) == net(x_seq)).all())
+        True
     """
 
     num_classes: int

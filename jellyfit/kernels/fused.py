@@ -55,6 +55,18 @@ class FusedStep:
     Raises:
         NotPointwiseError: the step cannot become a kernel.
         KernelUnavailableError: kernels cannot run on that device here.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit.kernels import FusedStep
+        >>> def integrate(x, states, params, say):
+        ...     (v,) = states
+        ...     return x + v, [x + v]
+        >>> cpu = torch.device("cpu")
+        >>> step = FusedStep(integrate, [1, 2], torch.float32, cpu, ["v"], [0.0], [], "Integrator")
+        >>> y_seq, (v,), _ = step(torch.ones(3, 1, 2), [None], [])
+        >>> y_seq[:, 0, 0].tolist(), v.tolist()
+        ([1.0, 2.0, 3.0], [[3.0, 3.0]])
     """
 
     def __init__(
@@ -309,7 +321,18 @@ def source(
     title: str,
     which: str,
 ) -> str:
-    """The generated source that :class:`FusedStep` would run on ``target`` (``"cpu"`` or ``"cuda"``)."""
+    """The generated source that :class:`FusedStep` would run on ``target`` (``"cpu"`` or ``"cuda"``).
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit.kernels import source
+        >>> def integrate(x, states, params, say):
+        ...     (v,) = states
+        ...     return x + v, [x + v]
+        >>> text = source(integrate, [1, 2], torch.float32, "cuda", ["v"], [0.0], [], "Integrator", "forward")
+        >>> "Integrator" in text
+        True
+    """
     return _TARGETS[target](_specify(step, shape, dtype, states, start, params, title)).source(which)
 
 
