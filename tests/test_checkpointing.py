@@ -19,7 +19,7 @@ from jellyfit.checkpointing import Checkpointed, checkpoint, checkpoint_blocks
 from jellyfit.errors import InputError, InputTypeError, StateError
 from jellyfit.layers.recurrent import SpikingLSTM
 from jellyfit.metrics import FiringRateMeter
-from jellyfit.neurons import BaseNode, LIFNode, MemoryModule, ParametricLIFNode
+from jellyfit.neurons import BaseNode, LIFNode, MemoryModule, ParametricLIFNode, SlidingPSN
 
 BACKENDS = ["torch", "auto"]
 T, N = 6, 2
@@ -424,3 +424,20 @@ def test_plain_checkpointing_of_a_segment_that_resets_itself_works(reentrant: bo
     expected = train(net, begun_anew(net), calls=1)
     del expected["states"]  # torch stops the second computation early; the next segment resets them anyway
     agree(found, expected)
+
+
+@pytest.mark.parametrize("make", [lambda: SlidingPSN(3), lambda: layers.Delay(1), lambda: layers.SynapseFilter()])
+def test_plain_checkpointing_of_any_memory_in_single_steps_is_refused(make: Any) -> None:
+    module = make()
+    x = torch.rand(T, N, 3, requires_grad=True)
+    y = torch.utils.checkpoint.checkpoint(lambda x: torch.stack([module(s).exp() for s in x]), x, use_reentrant=False)
+    with pytest.raises(StateError, match=r"jellyfit\.checkpointing"):
+        y.sum().backward()
+    functional.reset_net(module)
+    steps = Checkpointed(module)
+    steps.step_mode = "s"
+    expected, found = (
+        torch.autograd.grad(torch.stack([run(s).exp() for s in x]).sum(), x)[0]
+        for run in (copy.deepcopy(module), steps)
+    )
+    assert torch.equal(found, expected)

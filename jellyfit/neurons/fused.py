@@ -329,7 +329,7 @@ def _without_state(node: BaseNode) -> BaseNode:
     """A twin that a graph may hold: the neuron holds its state, and so the graph, and neither would be freed."""
     twin: BaseNode = twin_of(node)
     for module in twin.modules():
-        module.__dict__.update(dict.fromkeys(getattr(module, "_memories", ())))
+        module.__dict__.update({name: module.reset_value(name) for name in getattr(module, "_memories", ())})
         if "_kernels" in module.__dict__:
             module.__dict__["_kernels"] = None
     return twin
