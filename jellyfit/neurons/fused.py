@@ -328,6 +328,7 @@ def node_step(node: BaseNode) -> Callable[..., tuple[Tensor, list[Tensor]]]:
 def _without_state(node: BaseNode) -> BaseNode:
     """A twin that a graph may hold: the neuron holds its state, and so the graph, and neither would be freed."""
     twin: BaseNode = twin_of(node)
+    module: Any
     for module in twin.modules():
         module.__dict__.update({name: module.reset_value(name) for name in getattr(module, "_memories", ())})
         if "_kernels" in module.__dict__:
