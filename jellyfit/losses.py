@@ -42,7 +42,11 @@ def _check_labels(y_seq: Tensor, target: Tensor) -> None:
     if target.is_floating_point() or target.dtype == torch.bool:
         raise InputTypeError(f"expected class labels as integers; got dtype {target.dtype}. Use target.long().")
     if target.shape != (batch,):
-        raise InputError(f"expected labels of shape [{batch}], one a sample; got {list(target.shape)}.")
+        swapped = target.shape == (y_seq.shape[0],)
+        raise InputError(
+            f"expected labels of shape [{batch}], one a sample; got {list(target.shape)}."
+            + (" If the output is [N, T, C], give functional.time_first(output)." if swapped else "")
+        )
     if target.device.type == "cpu" and batch and not 0 <= int(target.min()) <= int(target.max()) < classes:
         raise InputError(
             f"labels run from {int(target.min())} to {int(target.max())}, but the network has {classes} outputs "

@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from jellyfit.errors import ConfigError, InputError
+from jellyfit.rng import Drawing
 
 __all__ = [
     "S2NN",
@@ -757,14 +758,15 @@ class DeterministicPass(SurrogateFunction):
         return x
 
 
-class PoissonPass(DeterministicPass):
+class PoissonPass(Drawing, DeterministicPass):
     """Random spikes, straight through: 1 with probability ``x``; ``g'(x) = 1``; primitive ``g(x) = x``.
 
-    Below 0 (and for NaN) it never spikes, above 1 always. The draws are torch's own (``torch.manual_seed``). Random
-    numbers do not fuse: a neuron with it runs in eager PyTorch.
+    Below 0 (and for NaN) it never spikes, above 1 always. Random numbers do not fuse: a neuron with it runs in eager
+    PyTorch.
 
     Args:
         spiking: see :class:`SurrogateFunction`.
+        generator: source of the random numbers; default torch's own.
 
     Examples:
         >>> import torch
@@ -776,8 +778,12 @@ class PoissonPass(DeterministicPass):
         ([0.0, 0.0, 1.0], [1.0, 1.0, 1.0])
     """
 
+    def __init__(self, spiking: bool = True, generator: torch.Generator | None = None) -> None:
+        super().__init__(spiking)
+        self.generator = generator
+
     def spike(self, x: Tensor) -> Tensor:
-        return torch.bernoulli(torch.where(x > 0, x, 0.0).clamp(max=1.0))
+        return torch.bernoulli(torch.where(x > 0, x, 0.0).clamp(max=1.0), generator=self.generator)
 
 
 class MultiLevelSpikeCount(SurrogateFunction):

@@ -20,7 +20,7 @@ FORBIDDEN = {
     "jellyfit/surrogates.py": ("jellyfit.neurons", "jellyfit.layers", "jellyfit.backbones", "jellyfit.functional"),
     "jellyfit/events": ("torch", "jellyfit.neurons", "jellyfit.layers", "jellyfit.backbones", "jellyfit.functional"),
     "jellyfit/neurons": ("jellyfit.layers", "jellyfit.backbones", "jellyfit.functional"),
-    "jellyfit/functional.py": ("jellyfit.layers", "jellyfit.backbones"),
+    "jellyfit/functional": ("jellyfit.layers", "jellyfit.backbones"),
     "jellyfit/layers": ("jellyfit.backbones",),
     "datamodules": ("jellyfit.tasks", "jellyfit.callbacks"),
     "callbacks": ("jellyfit.tasks",),

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from jellyfit import losses
+from jellyfit import functional, losses
 from jellyfit.errors import InputError, InputTypeError
 from jellyfit.losses import (
     Loss,
@@ -262,6 +262,14 @@ def test_labels_of_another_shape_are_refused(build, target):
     told = f"labels of shape [{N}], one a sample; got {list(target.shape)}"
     with pytest.raises(InputError, match=re.escape(told)):
         build()(outputs(), target)
+
+
+@each_loss
+def test_an_output_with_the_batch_first_is_told_how_to_turn(build):
+    swapped = functional.batch_first(outputs())
+    with pytest.raises(InputError, match=re.escape("[N, T, C], give functional.time_first(output).")):
+        build()(swapped, TARGET)
+    build()(functional.time_first(swapped), TARGET)
 
 
 @pytest.mark.parametrize(
