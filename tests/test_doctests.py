@@ -36,7 +36,7 @@ def examples(value: Any) -> list[doctest.DocTest]:
 
 
 def test_classes_and_functions_are_found() -> None:
-    assert {"jellyfit.neurons.leaky.LIFNode", "jellyfit.functional.reset_net", "jellyfit.losses.RateMSE"} <= set(
+    assert {"jellyfit.neurons.leaky.LIFNode", "jellyfit.losses.RateMSE", "jellyfit.events.frames.to_frames"} <= set(
         SUBJECTS
     )
 
