@@ -21,6 +21,13 @@ def run_folder(trainer: pl.Trainer) -> Path:
     """Where this run keeps its files: the command line's ``runs/NAME/VERSION``, else the trainer's log folder.
 
     In a distributed run call it on the first process only, or on all of them.
+
+    Examples:
+        >>> from lightning.pytorch import Trainer
+        >>> from jellyfit.callbacks import run_folder
+        >>> trainer = Trainer(accelerator="cpu", default_root_dir="mine", logger=False, enable_progress_bar=False)
+        >>> run_folder(trainer).name
+        'mine'
     """
     folder = getattr(trainer, "run_folder", None)
     if folder is not None:
@@ -36,6 +43,17 @@ def save_picture(trainer: pl.Trainer, name: str, figure: Figure) -> Path:
     """Write ``figure`` to ``pictures/NAME.png`` in the run folder, and to TensorBoard where that is a logger.
 
     Under ``fast_dev_run`` nothing is written.
+
+    Examples:
+        >>> import tempfile
+        >>> from lightning.pytorch import Trainer
+        >>> from jellyfit import pictures
+        >>> from jellyfit.callbacks import save_picture
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     trainer = Trainer(accelerator="cpu", default_root_dir=folder, logger=False, enable_progress_bar=False)
+        ...     path = save_picture(trainer, "rates", pictures.firing_rates({"layer": 0.1}))
+        ...     path.relative_to(folder).as_posix()
+        'pictures/rates.png'
     """
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         return run_folder(trainer) / PICTURES / f"{name}.png"

@@ -30,6 +30,14 @@ class InterruptCheckpoint(pl.Callback):
 
     Attributes:
         saved: the checkpoint that was written, if any.
+
+    Examples:
+        >>> from lightning.pytorch import Trainer
+        >>> from jellyfit.callbacks import InterruptCheckpoint
+        >>> callback = InterruptCheckpoint(folder="checkpoints")
+        >>> trainer = Trainer(accelerator="cpu", callbacks=[callback], logger=False, enable_progress_bar=False)
+        >>> callback.saved is None  # nothing has been interrupted
+        True
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:

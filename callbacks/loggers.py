@@ -18,7 +18,13 @@ Row = dict[str, float]
 
 
 def read_metrics(path: str | os.PathLike[str]) -> list[Row]:
-    """Rows of a ``metrics.csv``, each with the values that it has; no file gives no rows."""
+    """Rows of a ``metrics.csv``, each with the values that it has; no file gives no rows.
+
+    Examples:
+        >>> from jellyfit.callbacks import read_metrics
+        >>> read_metrics("there/is/no/metrics.csv")
+        []
+    """
     path = Path(path)
     if not path.is_file():
         return []
@@ -35,6 +41,16 @@ class MetricsCSV(Logger):
     Args:
         folder: the run folder.
         filename: default ``metrics.csv``.
+
+    Examples:
+        >>> import tempfile
+        >>> from jellyfit.callbacks import MetricsCSV, read_metrics
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     logger = MetricsCSV(folder)
+        ...     logger.log_metrics({"epoch": 0, "val/loss": 0.5}, step=10)
+        ...     logger.save()
+        ...     read_metrics(logger.path)
+        [{'epoch': 0.0, 'step': 10.0, 'val/loss': 0.5}]
     """
 
     def __init__(self, folder: str | os.PathLike[str], filename: str = "metrics.csv") -> None:

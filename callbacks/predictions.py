@@ -22,6 +22,12 @@ class PredictionsCSV(pl.Callback):
 
     Args:
         filename: in the run folder, default ``predictions.csv``.
+
+    Examples:
+        >>> from lightning.pytorch import Trainer
+        >>> from jellyfit.callbacks import PredictionsCSV
+        >>> trainer = Trainer(accelerator="cpu", callbacks=[PredictionsCSV()], logger=False, enable_progress_bar=False)
+        >>> # trainer.predict(task, datamodule) then writes predictions.csv
     """
 
     def __init__(self, filename: str = "predictions.csv") -> None:

@@ -19,6 +19,12 @@ class PlainProgress(pl.Callback):
 
     Args:
         metrics: logged names to show, default the losses and accuracies of training and validation.
+
+    Examples:
+        >>> from lightning.pytorch import Trainer
+        >>> from jellyfit.callbacks import PlainProgress
+        >>> shown = PlainProgress(metrics=("train/loss", "val/accuracy"))
+        >>> trainer = Trainer(accelerator="cpu", callbacks=[shown], logger=False, enable_progress_bar=False)
     """
 
     def __init__(self, metrics: tuple[str, ...] = _SHOWN) -> None:
@@ -52,6 +58,11 @@ class ProgressBar(RichProgressBar):
         refresh_rate: batches after which it is drawn anew, default 10; the loss is asked for no more often, because
             that waits for the GPU.
         leave: keep the bar of every epoch, default ``True``.
+
+    Examples:
+        >>> from jellyfit.callbacks import ProgressBar
+        >>> ProgressBar(refresh_rate=20).refresh_rate
+        20
     """
 
     def __init__(self, refresh_rate: int = 10, leave: bool = True) -> None:

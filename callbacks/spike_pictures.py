@@ -33,6 +33,11 @@ class SpikePictures(pl.Callback):
         sample: index in that batch of the sample to draw, default 0.
         every_n_epochs: draw in training too, after every so many epochs; default 0: only at the end.
         max_neurons: neurons drawn a layer at most, default 200.
+
+    Examples:
+        >>> from jellyfit.callbacks import SpikePictures
+        >>> SpikePictures(sample=3, every_n_epochs=5).every_n_epochs
+        5
     """  # noqa: D415
 
     def __init__(self, sample: int = 0, every_n_epochs: int = 0, max_neurons: int = 200) -> None:

@@ -37,6 +37,12 @@ class ResumableSampler(DistributedSampler[int]):
         num_replicas: number of processes, default 1.
         rank: index of this process, default 0.
         even: give every process the same number of samples (training).
+
+    Examples:
+        >>> from jellyfit.datamodules import ResumableSampler
+        >>> sampler = ResumableSampler(5, shuffle=False, seed=0, num_replicas=2, rank=1)
+        >>> list(sampler)
+        [1, 3]
     """
 
     def __init__(
@@ -97,6 +103,20 @@ class SpikingDataModule(pl.LightningDataModule):
         num_workers: processes that load data, default 0: the main process loads.
         pin_memory: page-locked batches for faster copies to a GPU; default: when there is one.
         seed: of the order of samples, default 0.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit.datamodules import InMemory, Sample, SpikingDataModule
+        >>> class Noise(SpikingDataModule):
+        ...     classes = ("quiet", "loud")
+        ...
+        ...     def dataset(self, split):
+        ...         return InMemory(Sample(torch.rand(4, 3) * (i % 2), i % 2, f"{split}-{i}") for i in range(6))
+        >>> data = Noise(batch_size=3)
+        >>> data.setup("test")
+        >>> batch = next(iter(data.test_dataloader()))
+        >>> batch.x.shape, batch.y.tolist(), batch.ids
+        (torch.Size([4, 3, 3]), [0, 1, 0], ['test-0', 'test-1', 'test-2'])
     """
 
     classes: Sequence[str] = ()
@@ -206,7 +226,15 @@ class _Frames(Dataset[Sample], Generic[Source]):
 
 
 class InMemory(Dataset[Sample]):
-    """Samples held in memory."""
+    """Samples held in memory.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit.datamodules import InMemory, Sample
+        >>> samples = InMemory([Sample(torch.zeros(4, 3), 1, "first")])
+        >>> len(samples), samples[0].id
+        (1, 'first')
+    """
 
     def __init__(self, samples: Iterable[Sample]) -> None:
         self.samples = list(samples)
@@ -241,6 +269,24 @@ class EventDataModule(SpikingDataModule):
         frames: how events become frames, see :mod:`jellyfit.events`; default ``FixedNumber(T=10)``.
         batch_size, num_workers, pin_memory, seed: see :class:`SpikingDataModule`.
         in_memory: integrate every sample once and keep its frames; default ``False``.
+
+    Examples:
+        >>> from jellyfit import events
+        >>> from jellyfit.datamodules import EventDataModule
+        >>> class OneEvent(EventDataModule):
+        ...     sensor_size = (4, 6)
+        ...     classes = ("left", "right")
+        ...
+        ...     def samples(self, split):
+        ...         yield from (("a", 0, 0), ("b", 5, 1))  # id, source, label
+        ...
+        ...     def read(self, source):
+        ...         return events.make_events(t=[10], x=[source], y=[1], p=[1])
+        >>> data = OneEvent("no/files", frames=events.FixedNumber(T=3))
+        >>> data.setup("test")
+        >>> batch = next(iter(data.test_dataloader()))
+        >>> batch.x.shape, batch.y.tolist()
+        (torch.Size([3, 2, 2, 4, 6]), [0, 1])
     """
 
     sensor_size: tuple[int, int]

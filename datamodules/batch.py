@@ -14,7 +14,14 @@ __all__ = ["Batch", "Sample", "as_batch", "collate_sequences", "collate_stills"]
 
 
 class Sample(NamedTuple):
-    """One sample: values ``x`` (a sequence ``[T, *]`` or a still ``[*]``; tensor or array), its class, its id."""
+    """One sample: values ``x`` (a sequence ``[T, *]`` or a still ``[*]``; tensor or array), its class, its id.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit.datamodules import Sample
+        >>> Sample(torch.zeros(4, 3), 1, "file-7").y
+        1
+    """
 
     x: Any
     y: int
@@ -29,6 +36,12 @@ class Batch(NamedTuple):
         y: class labels ``[N]``, int64.
         ids: name of each sample.
         lengths: valid time steps of each sample ``[N]`` where they differ (the rest is zeros), else ``None``.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit.datamodules import Batch
+        >>> Batch(torch.zeros(4, 2, 3), torch.tensor([0, 1]), ["a", "b"]).lengths is None
+        True
     """
 
     x: Tensor
@@ -42,7 +55,15 @@ def _labels_and_ids(samples: Sequence[Sample]) -> tuple[Tensor, list[str]]:
 
 
 def collate_sequences(samples: Sequence[Sample]) -> Batch:
-    """Sequences ``[T, *]`` of N samples -> one batch ``[T, N, *]``; shorter ones are padded with zeros at the end."""
+    """Sequences ``[T, *]`` of N samples -> one batch ``[T, N, *]``; shorter ones are padded with zeros at the end.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit.datamodules import Sample, collate_sequences
+        >>> batch = collate_sequences([Sample(torch.ones(3, 2), 0, "long"), Sample(torch.ones(1, 2), 1, "short")])
+        >>> batch.x.shape, batch.lengths.tolist()
+        (torch.Size([3, 2, 2]), [3, 1])
+    """
     sequences = [torch.as_tensor(sample[0]) for sample in samples]
     y, ids = _labels_and_ids(samples)
     lengths = torch.tensor([len(sequence) for sequence in sequences])
@@ -59,7 +80,14 @@ def collate_sequences(samples: Sequence[Sample]) -> Batch:
 
 
 def collate_stills(samples: Sequence[Sample]) -> Batch:
-    """Stills ``[*]`` of N samples -> one batch ``[N, *]``."""
+    """Stills ``[*]`` of N samples -> one batch ``[N, *]``.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit.datamodules import Sample, collate_stills
+        >>> collate_stills([Sample(torch.ones(1, 8, 8), 0, "a"), Sample(torch.ones(1, 8, 8), 1, "b")]).x.shape
+        torch.Size([2, 1, 8, 8])
+    """
     y, ids = _labels_and_ids(samples)
     return Batch(torch.stack([torch.as_tensor(sample[0]) for sample in samples]), y, ids)
 
@@ -69,6 +97,12 @@ def as_batch(batch: Any) -> Batch:
 
     Raises:
         InputError: anything else.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit.datamodules import as_batch
+        >>> as_batch((torch.zeros(4, 2, 3), torch.tensor([0, 1]))).y.tolist()
+        [0, 1]
     """
     if isinstance(batch, Batch):
         return batch

@@ -19,7 +19,13 @@ MANIFEST = "manifest.json"
 
 
 class CacheWarning(UserWarning):
-    """A cache was damaged and is made again."""
+    """A cache was damaged and is made again.
+
+    Examples:
+        >>> import warnings
+        >>> from jellyfit.datamodules import CacheWarning
+        >>> warnings.simplefilter("error", CacheWarning)  # rather stop than make it again
+    """
 
 
 def cache_key(parameters: dict[str, Any]) -> str:

@@ -45,6 +45,13 @@ class Digits(EventDataModule):
         amplitude: size of the saccades in camera pixels, default 4.
 
     Source: scikit-learn's ``load_digits`` (Alpaydin and Kaynak, 1998, UCI); the saccades of Orchard et al., 2015.
+
+    Examples:
+        >>> from jellyfit.datamodules import Digits
+        >>> from jellyfit.events import DVSSimulator, FixedNumber
+        >>> data = Digits(frames=FixedNumber(T=8), simulator=DVSSimulator(threshold_on=0.3))
+        >>> data.sensor_size, len(data.classes)  # prepare_data() then makes the events, once
+        ((34, 34), 10)
     """
 
     sensor_size = (34, 34)

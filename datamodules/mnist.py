@@ -31,6 +31,16 @@ def read_idx(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
 
     Raises:
         DataError: not an IDX file, or one whose length is not what its header says.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from jellyfit.datamodules import read_idx
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "labels-idx1-ubyte")
+        ...     size = path.write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 2, 1]))  # type, axes, size, values
+        ...     read_idx(path).tolist()
+        [7, 2, 1]
     """
     path = Path(path)
     try:
@@ -76,6 +86,12 @@ class MNIST(_StillImages):
         val_size: images taken from the end of the 60,000 for validation, default 5,000; 0 validates on the test set.
 
     Source: LeCun, Bottou, Bengio and Haffner, 1998.
+
+    Examples:
+        >>> from jellyfit.datamodules import MNIST
+        >>> data = MNIST("data/fashion-mnist", batch_size=128, val_size=10_000)
+        >>> len(data.classes)
+        10
     """
 
     classes = tuple("0123456789")
@@ -146,6 +162,13 @@ class DigitImages(_StillImages):
 
     Args:
         batch_size, num_workers, pin_memory, seed: see :class:`~jellyfit.datamodules.SpikingDataModule`.
+
+    Examples:
+        >>> from jellyfit.datamodules import DigitImages
+        >>> data = DigitImages(batch_size=32)
+        >>> data.setup("test")
+        >>> next(iter(data.test_dataloader())).x.shape
+        torch.Size([32, 1, 8, 8])
     """
 
     classes = tuple("0123456789")

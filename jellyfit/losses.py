@@ -76,7 +76,17 @@ def _wide(x: Tensor) -> Tensor:
 
 
 class Readout(nn.Module):
-    """Base of all readouts: ``forward(y_seq [T, N, C], lengths=None) -> scores [N, C]``; the largest score wins."""
+    """Base of all readouts: ``forward(y_seq [T, N, C], lengths=None) -> scores [N, C]``; the largest score wins.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit.losses import Readout
+        >>> class Last(Readout):
+        ...     def forward(self, y_seq, lengths=None):
+        ...         return y_seq[-1]
+        >>> Last()(torch.tensor([[[0.0, 1.0]], [[2.0, 3.0]]])).tolist()
+        [[2.0, 3.0]]
+    """
 
     def forward(self, y_seq: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Scores ``[N, C]``; ``lengths [N]``: valid time steps of each sample (default all). Subclasses write it."""
@@ -84,7 +94,14 @@ class Readout(nn.Module):
 
 
 class RateReadout(Readout):
-    """Mean over time: firing rates of spiking outputs, mean logits of real-valued ones."""
+    """Mean over time: firing rates of spiking outputs, mean logits of real-valued ones.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit.losses import RateReadout
+        >>> RateReadout()(torch.tensor([[[0.0, 1.0]], [[1.0, 1.0]]])).tolist()
+        [[0.5, 1.0]]
+    """
 
     def forward(self, y_seq: Tensor, lengths: Tensor | None = None) -> Tensor:
         _check_outputs(y_seq)
@@ -97,6 +114,13 @@ class MembraneReadout(Readout):
     Args:
         mode: which value of the potential over time counts: ``"last"`` (default), ``"max"`` or ``"mean"``.
         tau: time constant in time steps, at least 1; ``None`` (default) integrates without a leak.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit.losses import MembraneReadout
+        >>> y_seq = torch.tensor([[[1.0, 3.0]], [[2.0, -1.0]]])
+        >>> MembraneReadout()(y_seq).tolist(), MembraneReadout("max")(y_seq).tolist()
+        ([[3.0, 2.0]], [[3.0, 3.0]])
     """
 
     def __init__(self, mode: Literal["last", "max", "mean"] = "last", tau: float | None = None) -> None:
@@ -141,6 +165,15 @@ class Loss(nn.Module):
 
     Args:
         readout: what predictions are made with under this loss; default :class:`RateReadout`.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit.losses import Loss
+        >>> class Hinge(Loss):
+        ...     def forward(self, y_seq, target, lengths=None):
+        ...         return torch.nn.functional.multi_margin_loss(self.readout(y_seq, lengths), target)
+        >>> Hinge()(torch.tensor([[[2.0, 0.0]]]), torch.tensor([0])).item()
+        0.0
     """
 
     def __init__(self, readout: Readout | None = None) -> None:
@@ -169,6 +202,13 @@ class RateCrossEntropy(_CrossEntropy):
 
     Args:
         label_smoothing: 0 (default) to 1.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit.losses import RateCrossEntropy
+        >>> loss = RateCrossEntropy()(torch.zeros(4, 2, 3), torch.tensor([0, 2]))
+        >>> round(loss.item(), 4)  # ln 3
+        1.0986
     """
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
@@ -182,6 +222,13 @@ class MembraneCrossEntropy(_CrossEntropy):
         mode: ``"last"`` (default), ``"max"`` or ``"mean"``.
         tau: time constant in time steps; ``None`` (default): no leak.
         label_smoothing: 0 (default) to 1.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit.losses import MembraneCrossEntropy
+        >>> loss = MembraneCrossEntropy("max")(torch.zeros(4, 2, 3), torch.tensor([0, 2]))
+        >>> round(loss.item(), 4)
+        1.0986
     """
 
     def __init__(
@@ -194,7 +241,14 @@ class MembraneCrossEntropy(_CrossEntropy):
 
 
 class RateMSE(Loss):
-    """Mean squared error between firing rates and the one-hot label, averaged over samples and classes."""
+    """Mean squared error between firing rates and the one-hot label, averaged over samples and classes.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit.losses import RateMSE
+        >>> RateMSE()(torch.tensor([[[1.0, 0.0]], [[0.0, 0.0]]]), torch.tensor([0])).item()
+        0.125
+    """
 
     def forward(self, y_seq: Tensor, target: Tensor, lengths: Tensor | None = None) -> Tensor:
         _check_labels(y_seq, target)
@@ -213,6 +267,13 @@ class PerStepCrossEntropy(Loss):
         mse_target: φ, default 1 (a usual firing threshold).
 
     Source: Deng et al., "Temporal efficient training of spiking neural network via gradient re-weighting", ICLR 2022.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit.losses import PerStepCrossEntropy
+        >>> loss = PerStepCrossEntropy(mse_weight=0.5)(torch.zeros(4, 2, 3), torch.tensor([0, 2]))
+        >>> round(loss.item(), 4)
+        1.0493
     """
 
     def __init__(self, label_smoothing: float = 0.0, mse_weight: float = 0.0, mse_target: float = 1.0) -> None:

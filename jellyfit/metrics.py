@@ -12,6 +12,7 @@ from torchmetrics import Metric
 
 from jellyfit.functional import named_neurons
 from jellyfit.neurons import BaseNode
+from jellyfit.neurons.pure import is_backward_running
 
 __all__ = ["FiringRateMeter", "SpikeRecorder", "WeightedMean"]
 
@@ -24,6 +25,15 @@ class WeightedMean(Metric):
 
     Updating never waits for the GPU, and NaN stays NaN. (torchmetrics' ``MeanMetric`` looks at every value for NaN, or,
     told not to by ``nan_strategy="disable"``, forgets the weights.)
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit.metrics import WeightedMean
+        >>> mean = WeightedMean()
+        >>> mean.update(torch.tensor(1.0), weight=3)
+        >>> mean.update(torch.tensor(5.0), weight=1)
+        >>> mean.compute().item()
+        2.0
     """
 
     total: Tensor
@@ -75,6 +85,8 @@ class _NeuronHooks:
 
     def _hook(self, name: str) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor | tuple[Tensor, ...]) -> None:
+            if is_backward_running():
+                return  # a checkpointed segment is computed once more: these spikes have been seen
             spikes = output[0] if isinstance(output, tuple) else output  # OTTT puts its trace out as well
             self._see(name, spikes.detach())
 
@@ -108,6 +120,16 @@ class FiringRateMeter(_NeuronHooks):
 
     Args:
         net: network whose neurons (found by their dotted names) are watched.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit.metrics import FiringRateMeter
+        >>> from jellyfit.neurons import IFNode
+        >>> net = torch.nn.Sequential(IFNode(step_mode="m"))
+        >>> with FiringRateMeter(net) as meter:
+        ...     spikes = net(torch.full((4, 1, 2), 0.5))
+        >>> meter.rates()
+        {'0': 0.5}
     """
 
     def __init__(self, net: nn.Module) -> None:
@@ -140,6 +162,16 @@ class SpikeRecorder(_NeuronHooks):
     Args:
         net: network whose neurons are recorded.
         sample: index in the batch, default 0.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit.metrics import SpikeRecorder
+        >>> from jellyfit.neurons import IFNode
+        >>> net = torch.nn.Sequential(IFNode(step_mode="m"))
+        >>> with SpikeRecorder(net) as recorder:
+        ...     spikes = net(torch.full((4, 1, 2), 0.5))
+        >>> recorder.spikes()["0"][:, 0].tolist()
+        [0.0, 1.0, 0.0, 1.0]
     """
 
     def __init__(self, net: nn.Module, sample: int = 0) -> None:

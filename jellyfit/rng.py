@@ -51,7 +51,13 @@ class Drawing(nn.Module):
 
 
 def get_rng_state() -> dict[str, Any]:
-    """State of Python's, NumPy's and torch's generators (CPU and every CUDA device)."""
+    """State of Python's, NumPy's and torch's generators (CPU and every CUDA device).
+
+    Examples:
+        >>> from jellyfit.rng import get_rng_state
+        >>> sorted(get_rng_state())
+        ['cuda', 'numpy', 'python', 'torch']
+    """
     kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)  # noqa: NPY002 (users' code may use it)
     version, internal, gauss_next = random.getstate()
     return {
@@ -63,7 +69,17 @@ def get_rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: dict[str, Any], rank: int = 0) -> None:
-    """Go on with ``state``; other ranks than the one that saved it start a stream of their own from it."""
+    """Go on with ``state``; other ranks than the one that saved it start a stream of their own from it.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit.rng import get_rng_state, set_rng_state
+        >>> state = get_rng_state()
+        >>> first = torch.rand(3)
+        >>> set_rng_state(state)
+        >>> bool((torch.rand(3) == first).all())
+        True
+    """
     if rank:
         seed = int(state["torch"].sum()) * 1000 + rank
         random.seed(seed)

@@ -59,6 +59,18 @@ class SpikingTask(pl.LightningModule):
         backend: of every neuron, see :class:`~jellyfit.neurons.BaseNode`; default ``"auto"``.
         memory_format: of images in the network, ``"contiguous"`` (default) or ``"channels_last"``.
         log_firing_rates: measure and log firing rates in validation; default ``True``.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit.backbones import SpikingMLP
+        >>> from jellyfit.tasks import SpikingTask
+        >>> class Silence(SpikingTask):
+        ...     def step(self, batch, stage):
+        ...         spikes = self(batch.x)
+        ...         return spikes.mean(), {}
+        >>> task = Silence(SpikingMLP(4, 2), T=8)
+        >>> task(torch.zeros(3, 4)).shape  # a still input, repeated
+        torch.Size([8, 3, 2])
     """
 
     monitor: str = "val/loss"

@@ -41,6 +41,16 @@ class ClassificationTask(SpikingTask):
 
     Raises:
         ConfigError: the number of classes is not known.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit import losses
+        >>> from jellyfit.backbones import SpikingMLP
+        >>> from jellyfit.tasks import ClassificationTask
+        >>> task = ClassificationTask(SpikingMLP(4, 2), loss=losses.RateMSE(), T=8)
+        >>> # lightning.pytorch.Trainer().fit(task, datamodule) trains it
+        >>> task(torch.zeros(3, 4)).shape
+        torch.Size([8, 3, 2])
     """
 
     monitor = "val/accuracy"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -22,6 +24,14 @@ def neuron_from(template: BaseNode | None) -> BaseNode:
 
     Raises:
         InputTypeError: not a neuron (its class, for example).
+
+    Examples:
+        >>> from jellyfit.backbones import neuron_from
+        >>> from jellyfit.neurons import LIFNode
+        >>> template = LIFNode(tau=3.0)
+        >>> node = neuron_from(template)
+        >>> node.tau, node is template
+        (3.0, False)
     """
     if template is None:
         return LIFNode()
@@ -49,10 +59,28 @@ class Backbone(StepModule):
 
     Args:
         carry_state: keep the state between multi-step calls, detached, for streaming; default ``False``.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit import layers, neurons
+        >>> from jellyfit.backbones import Backbone
+        >>> class OneLayer(Backbone):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.num_classes = 2
+        ...         self.layers = torch.nn.Sequential(layers.Linear(3, 2), neurons.LIFNode())
+        ...         self.set_step_mode("m")
+        ...
+        ...     def forward(self, x):
+        ...         return self.layers(x)
+        >>> net, x_seq = OneLayer(), torch.rand(4, 1, 3)
+        >>> bool((net(x_seq) == net(x_seq)).all())
+        True
     """
 
     num_classes: int
-    _carried: bool = False  # runs inside a backbone that carries the state of everything in it
+    _carried: bool = False  # what runs it decides when a sequence begins
+    _is_twin: bool = False  # see jellyfit.neurons.pure
 
     def __init__(self, carry_state: bool = False) -> None:
         super().__init__()
@@ -64,15 +92,26 @@ class Backbone(StepModule):
             return super().__call__(*args, **kwargs)
         if torch.compiler.is_exporting():  # a program without memories, whose every call starts afresh
             return pure.call(self, *args, step_mode="m", **kwargs)[0]
-        if not self.carry_state:
-            functional.reset_net(self)
-            return super().__call__(*args, **kwargs)
-        functional.detach_net(self)
-        inner = [module for module in self.modules() if isinstance(module, Backbone) and module is not self]
+        if self.carry_state:
+            with self.one_sequence():
+                return super().__call__(*args, **kwargs)
+        if pure.is_backward_running() and not self._is_twin:  # torch.utils.checkpoint computes this call once more
+            return pure.twin_of(self, pure.with_own_buffers)(*args, **kwargs)
+        functional.reset_net(self)
+        return super().__call__(*args, **kwargs)
+
+    @contextmanager
+    def one_sequence(self) -> Iterator[None]:
+        """Calls inside this ``with`` block are parts of one sequence, which begins where the block does.
+
+        The state is reset there (with ``carry_state``: cut from the graph), and kept from call to call inside.
+        """
+        (functional.detach_net if self.carry_state else functional.reset_net)(self)
+        inner = [module for module in self.modules() if isinstance(module, Backbone) and not module._carried]
         try:
             for backbone in inner:
                 backbone._carried = True
-            return super().__call__(*args, **kwargs)
+            yield
         finally:
             for backbone in inner:
                 backbone._carried = False

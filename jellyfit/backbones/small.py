@@ -32,6 +32,14 @@ class SpikingConvNet(Backbone):
 
     Raises:
         InputError: a frame too small for the number of stages, or sizes that are not positive.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit.backbones import SpikingConvNet
+        >>> from jellyfit.neurons import ParametricLIFNode
+        >>> net = SpikingConvNet([2, 16, 16], num_classes=3, channels=[4, 8], neuron=ParametricLIFNode(backend="torch"))
+        >>> net(torch.rand(5, 2, 2, 16, 16)).shape
+        torch.Size([5, 2, 3])
     """
 
     def __init__(
@@ -95,6 +103,13 @@ class SpikingMLP(Backbone):
         bias: whether linear layers have a bias, default ``True``.
         spiking_output: neurons on the output too, default ``True``.
         carry_state: see :class:`~jellyfit.backbones.Backbone`.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit.backbones import SpikingMLP
+        >>> net = SpikingMLP(16, num_classes=3, hidden=[8])
+        >>> net(torch.zeros(5, 2, 4, 4)).shape
+        torch.Size([5, 2, 3])
     """
 
     def __init__(

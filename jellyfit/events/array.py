@@ -30,7 +30,13 @@ _LARGEST_SIDE = 2**16
 
 
 class EventWarning(UserWarning):
-    """Events were not as they should be and were put right; the message counts them."""
+    """Events were not as they should be and were put right; the message counts them.
+
+    Examples:
+        >>> import warnings
+        >>> from jellyfit.events import EventWarning
+        >>> warnings.simplefilter("error", EventWarning)  # rather stop than go on with what was put right
+    """
 
 
 def make_events(t: npt.ArrayLike, x: npt.ArrayLike, y: npt.ArrayLike, p: npt.ArrayLike) -> EventArray:
@@ -50,6 +56,12 @@ def make_events(t: npt.ArrayLike, x: npt.ArrayLike, y: npt.ArrayLike, p: npt.Arr
     Raises:
         InputTypeError: A column is not made of integers or booleans.
         InputError: The columns are not one-dimensional or differ in length, or a value does not fit.
+
+    Examples:
+        >>> from jellyfit.events import make_events
+        >>> events = make_events(t=[10, 25], x=[3, 0], y=[1, 1], p=[1, 0])
+        >>> events["t"].tolist(), events["p"].tolist()
+        ([10, 25], [True, False])
     """
     columns = {name: _column(name, values) for name, values in (("t", t), ("x", x), ("y", y), ("p", p))}
     lengths = {name: len(column) for name, column in columns.items()}
@@ -78,6 +90,18 @@ def check_events(events: npt.NDArray[Any], sensor_size: Sequence[int] | None = N
         InputTypeError: Not a structured array with integer fields t, x, y, p.
         InputError: Not one-dimensional, a value that does not fit, or events outside the sensor; the message counts
             them and shows the first.
+
+    Examples:
+        >>> from jellyfit.events import check_events, make_events
+        >>> from jellyfit.errors import InputError
+        >>> events = make_events(t=[10, 25], x=[3, 0], y=[1, 1], p=[1, 0])
+        >>> len(check_events(events, sensor_size=(2, 4)))
+        2
+        >>> try:
+        ...     check_events(events, sensor_size=(2, 3))
+        ... except InputError:
+        ...     print("outside")
+        outside
     """
     if not isinstance(events, np.ndarray):
         raise InputTypeError(
@@ -113,6 +137,11 @@ def check_sensor_size(sensor_size: Sequence[int]) -> tuple[int, int]:
 
     Raises:
         InputError: Anything else.
+
+    Examples:
+        >>> from jellyfit.events import check_sensor_size
+        >>> check_sensor_size([34, 34])
+        (34, 34)
     """
     size = tuple(sensor_size) if isinstance(sensor_size, Sequence | np.ndarray) else ()
     integers = all(isinstance(side, int | np.integer) and not isinstance(side, bool) for side in size)
@@ -140,6 +169,11 @@ def sort_events(events: npt.NDArray[Any], *, warn: bool = False) -> EventArray:
 
     Warns:
         EventWarning: With ``warn``, says how many events came before the time of the event in front of them.
+
+    Examples:
+        >>> from jellyfit.events import make_events, sort_events
+        >>> sort_events(make_events(t=[25, 10], x=[3, 0], y=[1, 1], p=[1, 0]))["t"].tolist()
+        [10, 25]
     """
     events = check_events(events)
     times = events["t"]

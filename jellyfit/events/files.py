@@ -44,6 +44,17 @@ def read_events(path: str | os.PathLike[str]) -> EventArray:
 
     Warns:
         EventWarning: The events were not sorted by time; counts them.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from jellyfit.events import read_events
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "one.npz")
+        ...     np.savez(path, t=[10, 25], x=[3, 0], y=[1, 1], p=[1, 0])
+        ...     read_events(path)["x"].tolist()
+        [3, 0]
     """
     path = Path(path)
     try:
@@ -82,6 +93,16 @@ def write_events(path: str | os.PathLike[str], events: npt.NDArray[Any]) -> None
 
     Warns:
         EventWarning: The events were not sorted by time; counts them.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from jellyfit.events import make_events, read_events, write_events
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "one.npz")
+        ...     write_events(path, make_events(t=[10, 25], x=[3, 0], y=[1, 1], p=[1, 0]))
+        ...     len(read_events(path))
+        2
     """
     path = Path(path)
     if path.suffix != ".npz":

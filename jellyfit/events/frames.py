@@ -23,7 +23,19 @@ _MOST_FRAMES = 2**20  # a mistaken unit of time should not take all memory
 
 
 class Framing(Parameterized, ABC):
-    """How events become frames. Compares and pickles by its parameters; :meth:`key` names it in a cache."""
+    """How events become frames. Compares and pickles by its parameters; :meth:`key` names it in a cache.
+
+    Examples:
+        >>> import numpy as np
+        >>> from jellyfit.events import Framing, make_events, to_frames
+        >>> class LatestTime(Framing):
+        ...     def frames(self, events, sensor_size):
+        ...         surface = np.zeros((1, 2, *sensor_size))
+        ...         surface[0, events["p"].astype(int), events["y"], events["x"]] = events["t"]
+        ...         return surface
+        >>> to_frames(make_events(t=[7], x=[1], y=[0], p=[1]), LatestTime(), (1, 2))[0, 1].tolist()
+        [[0.0, 7.0]]
+    """
 
     _needs_order: ClassVar[bool] = (
         True  # False: works on unsorted events too, and the pass that counts checks the order
@@ -43,7 +55,16 @@ class Framing(Parameterized, ABC):
 
 
 class Slicing(Framing):
-    """A framing whose frame j counts the events of slice j. Subclasses write :meth:`slices`."""
+    """A framing whose frame j counts the events of slice j. Subclasses write :meth:`slices`.
+
+    Examples:
+        >>> from jellyfit.events import Slicing, make_events, to_frames
+        >>> class Halves(Slicing):
+        ...     def slices(self, events):
+        ...         return [(0, len(events) // 2), (len(events) // 2, len(events))]
+        >>> to_frames(make_events(t=[1, 2, 3], x=[0, 0, 0], y=[0, 0, 0], p=[1, 1, 1]), Halves(), (1, 1))[:, 1].flatten()
+        array([1, 2], dtype=uint8)
+    """
 
     @abstractmethod
     def slices(self, events: EventArray) -> npt.NDArray[np.int64]:
@@ -85,6 +106,14 @@ class FixedNumber(Slicing):
     Raises:
         InputError: T is less than 1 or above 2**20, or ``split_by`` is neither.
         InputTypeError: T is not an integer.
+
+    Examples:
+        >>> from jellyfit.events import FixedNumber, make_events, to_frames
+        >>> events = make_events(t=[0, 1, 2, 90, 99], x=[0] * 5, y=[0] * 5, p=[1] * 5)
+        >>> to_frames(events, FixedNumber(T=2), (1, 1))[:, 1].flatten().tolist()
+        [2, 3]
+        >>> to_frames(events, FixedNumber(T=2, split_by="time"), (1, 1))[:, 1].flatten().tolist()
+        [3, 2]
     """
 
     _needs_order = False
@@ -121,6 +150,12 @@ class FixedDuration(Slicing):
     Raises:
         InputError: The duration is less than 1; later, a recording that would make more than 2**20 frames.
         InputTypeError: The duration is not an integer.
+
+    Examples:
+        >>> from jellyfit.events import FixedDuration, make_events, to_frames
+        >>> events = make_events(t=[0, 1, 2, 90, 99], x=[0] * 5, y=[0] * 5, p=[1] * 5)
+        >>> to_frames(events, FixedDuration(40), (1, 1))[:, 1].flatten().tolist()
+        [3, 0, 2]
     """
 
     _needs_order = False
@@ -152,6 +187,12 @@ class CustomSlices(Slicing):
 
     Raises:
         InputTypeError: Not a function.
+
+    Examples:
+        >>> from jellyfit.events import CustomSlices, make_events, to_frames
+        >>> events = make_events(t=[0, 1, 2, 3], x=[0] * 4, y=[0] * 4, p=[1] * 4)
+        >>> to_frames(events, CustomSlices(lambda events: [[0, 3], [1, 4]]), (1, 1))[:, 1].flatten().tolist()
+        [3, 3]
     """
 
     def __init__(self, function: Callable[[npt.NDArray[Any]], Any]) -> None:
@@ -172,6 +213,13 @@ class CustomFrames(Framing):
 
     Raises:
         InputTypeError: Not a function.
+
+    Examples:
+        >>> import numpy as np
+        >>> from jellyfit.events import CustomFrames, make_events, to_frames
+        >>> events = make_events(t=[0], x=[0], y=[0], p=[1])
+        >>> to_frames(events, CustomFrames(lambda events, size: np.ones((3, 2, *size))), (4, 5)).shape
+        (3, 2, 4, 5)
     """
 
     def __init__(self, function: Callable[[npt.NDArray[Any], tuple[int, int]], npt.NDArray[Any]]) -> None:
@@ -224,6 +272,12 @@ def to_frames(
 
     Warns:
         EventWarning: The events were not sorted by time; counts them.
+
+    Examples:
+        >>> from jellyfit.events import FixedNumber, make_events, to_frames
+        >>> frames = to_frames(make_events(t=[10, 25], x=[3, 0], y=[1, 1], p=[1, 0]), FixedNumber(T=2), (2, 4))
+        >>> frames.shape, frames[0, 1].tolist()
+        ((2, 2, 2, 4), [[0, 0, 0, 0], [0, 0, 0, 1]])
     """
     if not isinstance(framing, Framing):
         raise InputTypeError(f"framing must be a Framing such as FixedNumber(T=16); got {type(framing).__name__}.")

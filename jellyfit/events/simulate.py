@@ -45,6 +45,14 @@ class DVSSimulator(Parameterized):
     Raises:
         InputError: A parameter is not finite or out of range.
         InputTypeError: A parameter is not a number.
+
+    Examples:
+        >>> import numpy as np
+        >>> from jellyfit.events import DVSSimulator
+        >>> video = np.array([0.1, 0.2, 0.1]).reshape(3, 1, 1)  # one pixel becomes brighter, then darker
+        >>> events = DVSSimulator().simulate(video, times=[0, 1000, 2000])
+        >>> events["p"].tolist()
+        [True, True, False, False]
     """
 
     def __init__(
@@ -150,6 +158,13 @@ def three_saccades(
         InputError: A shape or parameter does not fit, an intensity is negative, NaN or infinite, or the picture
             leaves the camera.
         InputTypeError: The picture or a parameter is not a number.
+
+    Examples:
+        >>> import numpy as np
+        >>> from jellyfit.events import three_saccades
+        >>> video, times = three_saccades(np.ones((8, 8)), steps=4)
+        >>> video.shape, times[[0, -1]].tolist()
+        ((13, 34, 34), [0, 300000])
     """
     picture = _intensities("image", image, 2, "[h, w]")
     height, width = check_sensor_size(size)

@@ -51,6 +51,12 @@ def applicable(x: torch.Tensor) -> bool:
 
     Empty tensors, tensors without data, those of ``torch.func`` transforms, and everything under a dispatch mode that
     wants to see ATen's operations, are for eager PyTorch.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit import kernels
+        >>> kernels.applicable(torch.zeros(4, 2)), kernels.applicable(torch.zeros(0, 2))
+        (True, False)
     """
     return (
         type(x) in _PLAIN
@@ -64,7 +70,15 @@ def applicable(x: torch.Tensor) -> bool:
 
 
 def backend_status() -> dict[str, str | None]:
-    """Backends by name, each with ``None`` when it can run here, else with the reason why it cannot."""
+    """Backends by name, each with ``None`` when it can run here, else with the reason why it cannot.
+
+    Examples:
+        >>> from jellyfit import kernels
+        >>> sorted(kernels.backend_status())
+        ['cpu', 'cupy', 'torch']
+        >>> kernels.backend_status()["torch"] is None  # eager PyTorch always runs
+        True
+    """
     from jellyfit.kernels import cuda
 
     host = native.status()
@@ -72,7 +86,12 @@ def backend_status() -> dict[str, str | None]:
 
 
 def check_backend(backend: str) -> None:
-    """Raise :class:`~jellyfit.errors.ConfigError` unless ``backend`` is known and can run on this machine."""
+    """Raise :class:`~jellyfit.errors.ConfigError` unless ``backend`` is known and can run on this machine.
+
+    Examples:
+        >>> from jellyfit import kernels
+        >>> kernels.check_backend("auto")
+    """
     if backend not in BACKENDS:
         raise ConfigError(f"backend={backend!r}; expected one of {', '.join(map(repr, BACKENDS))}.")
     reason = None if backend in ("auto", "torch") else backend_status()[backend]
@@ -81,6 +100,12 @@ def check_backend(backend: str) -> None:
 
 
 def check_device(backend: str, device: torch.device) -> None:
-    """Raise :class:`KernelUnavailableError` unless ``backend`` runs on ``device``."""
+    """Raise :class:`KernelUnavailableError` unless ``backend`` runs on ``device``.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit import kernels
+        >>> kernels.check_device("cpu", torch.device("cpu"))
+    """
     if _DEVICES.get(backend, device.type) != device.type:
         raise KernelUnavailableError(f"the input is on {device}, and that backend runs on {_DEVICES[backend]}")

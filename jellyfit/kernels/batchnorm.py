@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from jellyfit import native
+from jellyfit.kernels.freed import saved_tensors
 from jellyfit.kernels.fused import FusedStep, eager_gradients
 from jellyfit.kernels.host import FLAGS
 
@@ -71,6 +72,14 @@ class Normalisation:
         training: whether the statistics are the batch's.
         momentum: of the running statistics.
         eps: added to the variance.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit.kernels import Normalisation
+        >>> norm = torch.nn.BatchNorm2d(3)
+        >>> what = Normalisation(norm.weight, norm.bias, norm.running_mean, norm.running_var, True, 0.1, norm.eps)
+        >>> what.training
+        True
     """
 
     weight: Tensor
@@ -129,6 +138,23 @@ def batch_norm_step(
     """Run ``fused`` (made with ``affine=True``) over batch-normalised ``x_seq`` ``[T, N, C, *]``.
 
     Time and batch share their statistics. Takes and returns what :meth:`FusedStep.__call__` does.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit import kernels
+        >>> def integrate(x, states, params, say):
+        ...     (v,) = states
+        ...     return x + v, [x + v]
+        >>> norm = torch.nn.BatchNorm2d(3)
+        >>> channels = norm.weight, norm.bias, norm.running_mean, norm.running_var
+        >>> what = kernels.Normalisation(*channels, training=False, momentum=0.1, eps=norm.eps)
+        >>> x_seq, cpu = torch.zeros(4, 2, 3, 5, 5), torch.device("cpu")
+        >>> step = kernels.FusedStep(
+        ...     integrate, x_seq.shape[1:], x_seq.dtype, cpu, ["v"], [0.0], [], "Integrator", affine=True
+        ... )
+        >>> y_seq, states, _ = kernels.batch_norm_step(step, what, x_seq, [None], [])
+        >>> y_seq.shape, float(y_seq.detach().sum())
+        (torch.Size([4, 2, 3, 5, 5]), 0.0)
     """
     out = _Run.apply(fused, norm, want_v_seq, x_seq, norm.weight, norm.bias, *fused.cut(states), *params)  # type: ignore[no-untyped-call]
     count = len(fused.states)
@@ -168,7 +194,7 @@ class _Run(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_spikes: Tensor | None, *grads: Tensor | None) -> tuple[Any, ...]:
         fused, norm = ctx.fused, ctx.norm
-        x, weight, bias, kept, mean, invstd, *tensors = ctx.saved_tensors
+        x, weight, bias, kept, mean, invstd, *tensors = saved_tensors(ctx)
         count = len(fused.states)
         if torch.is_grad_enabled():  # create_graph=True: a gradient that can be differentiated again
             mean, var = (None, None) if norm.training else (norm.running_mean, norm.running_var)

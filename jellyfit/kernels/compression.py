@@ -163,6 +163,16 @@ class SpikeCompression:
         ConfigError: another ``storage``.
 
     Source: the ``float`` to ``char`` storage of Fang et al., "SpikingJelly", Science Advances 9 (2023), Supplement.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit.kernels import SpikeCompression
+        >>> layer, spikes = torch.nn.Linear(64, 8), torch.ones(32, 64)
+        >>> with SpikeCompression() as compression:
+        ...     loss = layer(spikes).sum()
+        >>> loss.backward()
+        >>> compression.dense_bytes, compression.packed_bytes
+        (8192, 256)
     """
 
     def __init__(self, storage: Literal["bits", "uint8"] = "bits", minimum: int = 1024) -> None:

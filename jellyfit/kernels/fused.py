@@ -13,6 +13,7 @@ from torch import Tensor
 from jellyfit.kernels import cuda, naive
 from jellyfit.kernels.emit import KernelSpec, Program
 from jellyfit.kernels.errors import KernelUnavailableError
+from jellyfit.kernels.freed import saved_tensors
 from jellyfit.kernels.host import HostTarget
 from jellyfit.kernels.layout import Layout, Param, aligned, is_dense_sequence
 from jellyfit.kernels.trace import StepFunction, trace_step
@@ -54,6 +55,18 @@ class FusedStep:
     Raises:
         NotPointwiseError: the step cannot become a kernel.
         KernelUnavailableError: kernels cannot run on that device here.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit.kernels import FusedStep
+        >>> def integrate(x, states, params, say):
+        ...     (v,) = states
+        ...     return x + v, [x + v]
+        >>> cpu = torch.device("cpu")
+        >>> step = FusedStep(integrate, [1, 2], torch.float32, cpu, ["v"], [0.0], [], "Integrator")
+        >>> y_seq, (v,), _ = step(torch.ones(3, 1, 2), [None], [])
+        >>> y_seq[:, 0, 0].tolist(), v.tolist()
+        ([1.0, 2.0, 3.0], [[3.0, 3.0]])
     """
 
     def __init__(
@@ -236,7 +249,7 @@ class _Run(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_spikes: Tensor | None, *grads: Tensor | None) -> tuple[Any, ...]:
         fused: FusedStep = ctx.fused
-        x, kept, *tensors = ctx.saved_tensors
+        x, kept, *tensors = saved_tensors(ctx)
         count = len(fused.states)
         states, params = tensors[:count], tensors[count:]
         grad_lasts, grad_v_seq = grads[:count], grads[count] if ctx.want_v_seq else None
@@ -308,7 +321,18 @@ def source(
     title: str,
     which: str,
 ) -> str:
-    """The generated source that :class:`FusedStep` would run on ``target`` (``"cpu"`` or ``"cuda"``)."""
+    """The generated source that :class:`FusedStep` would run on ``target`` (``"cpu"`` or ``"cuda"``).
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit.kernels import source
+        >>> def integrate(x, states, params, say):
+        ...     (v,) = states
+        ...     return x + v, [x + v]
+        >>> text = source(integrate, [1, 2], torch.float32, "cuda", ["v"], [0.0], [], "Integrator", "forward")
+        >>> "Integrator" in text
+        True
+    """
     return _TARGETS[target](_specify(step, shape, dtype, states, start, params, title)).source(which)
 
 

@@ -10,6 +10,7 @@ from jellyfit.kernels import Normalisation
 from jellyfit.kernels.layout import is_dense_sequence
 from jellyfit.layers.stateless import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from jellyfit.neurons.base import BaseNode
+from jellyfit.neurons.pure import is_backward_running
 
 __all__ = ["Sequential", "batch_norm_neuron"]
 
@@ -68,6 +69,8 @@ def batch_norm_neuron(norm: BatchNorm1d | BatchNorm2d | BatchNorm3d, node: BaseN
         torch.Size([5, 2, 3, 8, 8])
     """
     if _can_run_as_one(norm, node, x_seq):
+        if is_backward_running():
+            node._check_not_recomputed()
         plan = node.kernels.plan(x_seq, affine=True)
         if plan is not None:
             training = norm.training

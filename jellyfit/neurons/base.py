@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from jellyfit import kernels, surrogates
 from jellyfit.errors import InputError, InputTypeError, StateError
+from jellyfit.kernels.freed import Backwarded, is_freed, warned_of
 from jellyfit.neurons import compiled, pure
 from jellyfit.neurons.fused import NodeKernels
 
@@ -124,6 +125,10 @@ class MemoryModule(StepModule):
     _records: ClassVar[tuple[str, ...]] = ()
     """Memories that only record what happened: no part of the state that :meth:`step` and :meth:`run` take and give."""
 
+    _is_twin: bool = False  # see jellyfit.neurons.pure
+    _reset_by: int = -1  # the backward pass that has reset it
+    _backwarded: Backwarded | None = None  # whether gradients have come through the outputs so far
+
     def __init__(self, step_mode: str = "s") -> None:
         super().__init__()
         self._memories: dict[str, Any] = {}
@@ -166,6 +171,8 @@ class MemoryModule(StepModule):
         """Forget: every memory returns to its registered value."""
         for name in self._memories:
             self.__dict__[name] = self.reset_value(name)  # memories are plain attributes: no need to ask nn.Module
+        if pure.is_backward_running():
+            self.__dict__["_reset_by"] = torch._C._current_graph_task_id()
 
     def detach(self) -> None:
         """Keep the memories' values but cut them from the graph that computed them (truncated BPTT, streaming)."""
@@ -202,9 +209,54 @@ class MemoryModule(StepModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, *]`` in step mode ``"s"``, ``[T, N, *]`` in step mode ``"m"``."""
-        if self._step_mode == "s":
-            return self.single_step_forward(x)
-        return self.multi_step_forward(x)
+        if torch.compiler.is_compiling():
+            return self._run_steps(x)
+        if pure.is_backward_running():
+            self._check_not_recomputed()
+        self._look_back()
+        return self._watch(self._run_steps(x))  # type: ignore[no-any-return]
+
+    def _run_steps(self, x: Tensor) -> Tensor:
+        return self.single_step_forward(x) if self._step_mode == "s" else self.multi_step_forward(x)
+
+    def _check_not_recomputed(self) -> None:
+        """Called in the midst of a backward pass: only a twin, or what was reset in that very pass, may run then."""
+        if self._memories and not self._is_twin and self._reset_by != torch._C._current_graph_task_id():
+            raise StateError(
+                f"{self.describe()}: called in the midst of a backward pass, as torch.utils.checkpoint does to compute "
+                "a segment again. That would start from the wrong state and update it twice. Use "
+                "jellyfit.checkpointing.Checkpointed (or checkpoint), or put the network into a Backbone, which starts "
+                "every sequence from a reset state, or reset it inside the segment."
+            )
+
+    def _look_back(self) -> None:
+        """Where the state leads back into a graph that backward has freed, make going there an error with advice."""
+        if self._is_twin or self._backwarded is None or not torch.is_grad_enabled():
+            return
+        seen, carried = self._backwarded.seen, self._with_graph()
+        if seen or not carried:
+            self._backwarded = None
+        for name, value in carried:
+            if seen and is_freed(value):
+                self.__dict__[name] = warned_of(value)
+
+    def _with_graph(self) -> list[tuple[str, Tensor]]:
+        """Memories that backward can go through."""
+        return [(n, v) for n, v in self.named_memories() if isinstance(v, Tensor) and v.grad_fn is not None]
+
+    def _watch(self, output: Any) -> Any:
+        """Learn of it when gradients come back through ``output``."""
+        if (
+            not self._is_twin
+            and isinstance(output, Tensor)
+            and output.grad_fn is not None
+            and kernels.applicable(output)
+            and self._with_graph()
+        ):
+            if self._backwarded is None:
+                self._backwarded = Backwarded()
+            output.register_hook(self._backwarded)  # type: ignore[no-untyped-call]
+        return output
 
     def extra_repr(self) -> str:
         return f"step_mode={self._step_mode!r}"
@@ -288,6 +340,8 @@ class BaseNode(MemoryModule):
     ) -> None:
         super().__init__(step_mode)
         self._state_dtype: torch.dtype | None = None
+        self._reset_by = -1  # of its own from the start: kernels look at how many attributes there are
+        self._backwarded = None
         self._values: list[str] = []
         self.register_value("v_threshold", v_threshold)
         self.register_value("v_reset", v_reset)
@@ -347,15 +401,22 @@ class BaseNode(MemoryModule):
         The arithmetic and the state are float32 for half-precision input, whose spikes are narrowed again.
         """
         many = self._step_mode == "m"
-        if many and not torch.compiler.is_compiling() and self._kernels is not None:
-            spikes = self._kernels.run_again(self, x)
-            if spikes is not None:
-                return spikes
+        if not torch.compiler.is_compiling():
+            if torch._C._current_graph_task_id() != -1:  # pure.is_backward_running(), in the quick way
+                self._check_not_recomputed()
+            if many and self._kernels is not None:
+                spikes = self._kernels.run_again(self, x)
+                if spikes is not None:
+                    return spikes
         self._check_input(x)
         x_seq = x if many else x.unsqueeze(0)
         spikes = self._run_kernels(x_seq)
         if spikes is None:
-            spikes = self._run_eager(x_seq)
+            if torch.compiler.is_compiling():
+                spikes = self._run_eager(x_seq)
+            else:
+                self._look_back()
+                spikes = self._watch(self._run_eager(x_seq))
             if self._kernels is not None:
                 self._kernels.explain()
         return spikes if many else spikes.squeeze(0)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from jellyfit.kernels import naive
+from jellyfit.kernels.freed import saved_tensors
 
 if TYPE_CHECKING:
     from jellyfit.kernels import FusedStep
@@ -154,7 +155,7 @@ def _setup_context(ctx: object, inputs: tuple[object, ...], output: object) -> N
 
 
 def _gradient(ctx: object, grads: Sequence[Tensor]) -> tuple[object, ...]:
-    x_seq, *tensors = ctx.saved_tensors  # type: ignore[attr-defined]
+    x_seq, *tensors = saved_tensors(ctx)
     states, params = ctx.sizes  # type: ignore[attr-defined]
     found = torch.ops.jellyfit.neuron_backward(
         [grad.contiguous() for grad in grads],

@@ -38,6 +38,8 @@ _CHANGING = {
     "_step_mode",
     "_state_dtype",
     "_kernels",
+    "_backwarded",
+    "_reset_by",
     "_v_seq",
     "_parameters",
     "_buffers",
@@ -176,7 +178,7 @@ class NodeKernels:
             if node.backend != "auto":
                 kernels.check_device(node.backend, x.device)
             return FusedStep(
-                self.step,
+                node_step(_without_state(node)),
                 step.shape,
                 x.dtype,
                 x.device,
@@ -321,6 +323,17 @@ def node_step(node: BaseNode) -> Callable[..., tuple[Tensor, list[Tensor]]]:
         return spike, [twin.__dict__[name] for name in names]
 
     return step
+
+
+def _without_state(node: BaseNode) -> BaseNode:
+    """A twin that a graph may hold: the neuron holds its state, and so the graph, and neither would be freed."""
+    twin: BaseNode = twin_of(node)
+    module: Any
+    for module in twin.modules():
+        module.__dict__.update({name: module.reset_value(name) for name in getattr(module, "_memories", ())})
+        if "_kernels" in module.__dict__:
+            module.__dict__["_kernels"] = None
+    return twin
 
 
 def _tensors_of(module: nn.Module) -> list[tuple[dict[str, Any], str]]:

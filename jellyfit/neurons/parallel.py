@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from jellyfit import surrogates
 from jellyfit.errors import InputError, StateError
+from jellyfit.neurons import pure
 from jellyfit.neurons.base import BaseNode
 
 __all__ = ["PSN", "MaskedPSN", "SlidingPSN"]
@@ -16,6 +17,9 @@ __all__ = ["PSN", "MaskedPSN", "SlidingPSN"]
 
 class _ParallelNode(BaseNode):
     """What they share: potentials ``h_seq = W x_seq + b`` over time, then ``Θ(h)``, fused with its gradient."""
+
+    k: int
+    _seen: list[Tensor]
 
     def __init__(
         self, surrogate_function: surrogates.SurrogateFunction | None, step_mode: str, backend: str = "auto"
@@ -38,6 +42,12 @@ class _ParallelNode(BaseNode):
         """Spikes of potentials ``[T, N, *]``."""
         spikes = self._run_kernels(h_seq)
         return self._run_eager(h_seq) if spikes is None else spikes
+
+    def _remember(self, x: Tensor) -> None:
+        """Keep the inputs of the last ``k`` single steps."""
+        if pure.is_backward_running():
+            self._check_not_recomputed()
+        self._seen = [*self._seen[-(self.k - 1) :], x] if self.k > 1 else [x]
 
     def _multiply(self, weight: Tensor, bias: Tensor, x_seq: Tensor) -> Tensor:
         """``weight [T, T] x_seq [T, N, *] + bias``."""
@@ -142,7 +152,6 @@ class MaskedPSN(_ParallelNode):
     _lambda_: Tensor
     mask0: Tensor
     _steps: int
-    _seen: list[Tensor]
 
     def __init__(
         self,
@@ -194,7 +203,7 @@ class MaskedPSN(_ParallelNode):
                 f"{self.describe()}: has run T = {self.T} steps since its last reset. Call functional.reset_net(net) "
                 "before a new sequence."
             )
-        self._seen = [*self._seen[-(self.k - 1) :], x] if self.k > 1 else [x]
+        self._remember(x)
         step = self._steps
         row = self.masked_weight()[step, step + 1 - len(self._seen) : step + 1].to(x.dtype)
         h = torch.einsum("k,k...->...", row, torch.stack(self._seen)) + self.bias[step].to(x.dtype)
@@ -226,8 +235,6 @@ class SlidingPSN(_ParallelNode):
         >>> node(torch.tensor([0.8, 0.8, 0.4]).view(3, 1, 1)).flatten().tolist()
         [0.0, 1.0, 0.0]
     """
-
-    _seen: list[Tensor]
 
     def __init__(
         self,
@@ -261,7 +268,7 @@ class SlidingPSN(_ParallelNode):
         if self.step_mode == "m":
             weight = self.gen_gemm_weight(x.shape[0])
             return self._fire(self._multiply(weight, self.bias, x))
-        self._seen = [*self._seen[-(self.k - 1) :], x] if self.k > 1 else [x]
+        self._remember(x)
         row = self.weight[self.k - len(self._seen) :].to(x.dtype)
         h = torch.einsum("k,k...->...", row, torch.stack(self._seen)) + self.bias.to(x.dtype)
         return self._fire(h.unsqueeze(0)).squeeze(0)

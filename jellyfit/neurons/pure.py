@@ -8,11 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 from jellyfit.errors import InputError
 
-__all__ = ["call", "get_state", "twin_of"]
+__all__ = ["call", "get_state", "is_backward_running", "twin_of", "with_own_buffers"]
+
+
+def is_backward_running() -> bool:
+    """Whether this is called from inside a backward pass, where ``torch.utils.checkpoint`` runs modules once more."""
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
 
 
 def twin_of(module: Any, replace: Callable[[Any], None] | None = None, made: dict[int, Any] | None = None) -> Any:
@@ -28,6 +34,7 @@ def twin_of(module: Any, replace: Callable[[Any], None] | None = None, made: dic
         return made[id(module)]
     twin = made[id(module)] = object.__new__(type(module))
     twin.__dict__ = dict(module.__dict__)
+    twin.__dict__["_is_twin"] = True
     if replace is not None:
         for table in ("_parameters", "_buffers"):
             twin.__dict__[table] = dict(getattr(module, table))
@@ -36,6 +43,13 @@ def twin_of(module: Any, replace: Callable[[Any], None] | None = None, made: dic
         name: None if child is None else twin_of(child, replace, made) for name, child in module._modules.items()
     }
     return twin
+
+
+def with_own_buffers(twin: nn.Module) -> None:
+    """For :func:`twin_of`: copies of the buffers, so that the original's (of a batch norm, say) stay as they are."""
+    for name, buffer in twin._buffers.items():
+        if buffer is not None and not buffer.requires_grad:
+            twin._buffers[name] = buffer.clone()
 
 
 def _memories(module: nn.Module) -> Iterator[tuple[str, dict[str, Any], str]]:

@@ -36,6 +36,13 @@ def confusion_matrix(matrix: NDArray[Any], labels: Sequence[str] | None = None, 
     Raises:
         InputError: A matrix that is not square or holds anything but counts, or a wrong number of labels.
         InputTypeError: Something that is not an array of numbers.
+
+    Examples:
+        >>> import numpy as np
+        >>> from jellyfit import pictures
+        >>> figure = pictures.confusion_matrix(np.array([[8, 2], [1, 9]]), ["cat", "dog"])
+        >>> len(figure.axes) > 0
+        True
     """
     counts = as_array("matrix", matrix, ("C", "C"))
     size = len(counts)

@@ -66,6 +66,12 @@ def learning_curves(
 
     Raises:
         InputError: No row with `x`, nothing to draw, a group without a value, or a value that is not a number.
+
+    Examples:
+        >>> from jellyfit import pictures
+        >>> rows = [{"epoch": 0, "train/loss": 1.2, "val/loss": 1.1}, {"epoch": 1, "train/loss": 0.8, "val/loss": 0.9}]
+        >>> [axes.get_title(loc="left") for axes in pictures.learning_curves(rows).axes]
+        ['loss']
     """
     table = _curves(rows, x, groups)
     columns = min(2, len(table))

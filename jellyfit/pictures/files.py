@@ -28,6 +28,12 @@ def to_array(figure: Figure, dpi: float = 120) -> NDArray[np.uint8]:
 
     Raises:
         InputError: A `dpi` that is not a finite number above 0.
+
+    Examples:
+        >>> from jellyfit import pictures
+        >>> image = pictures.to_array(pictures.firing_rates({"layer": 0.1}), dpi=50)
+        >>> image.shape[1:], str(image.dtype)
+        ((500, 3), 'uint8')
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
@@ -61,6 +67,15 @@ def save(figure: Figure, path: str | os.PathLike[str], dpi: float = 120) -> Path
     Raises:
         InputError: Another suffix, or a `dpi` that is not a finite number above 0.
         OSError: The folder cannot be made or written.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from jellyfit import pictures
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pictures.save(pictures.firing_rates({"layer": 0.1}), Path(folder, "new", "rates.png"))
+        ...     path.name, path.exists()
+        ('rates.png', True)
     """
     from matplotlib.image import imsave
 

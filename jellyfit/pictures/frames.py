@@ -35,6 +35,13 @@ def event_frame_image(frame: NDArray[Any], scale: float) -> NDArray[np.uint8]:
     Raises:
         InputError: A wrong shape, values that are not finite, or a scale that is not a finite number above 0.
         InputTypeError: Something that is not an array of numbers.
+
+    Examples:
+        >>> import numpy as np
+        >>> from jellyfit import pictures
+        >>> off, on = np.array([[0, 1, 0]]), np.array([[4, 4, 0]])
+        >>> pictures.event_frame_image(np.stack([off, on]), scale=4.0)[0].tolist()
+        [[0, 255, 0], [128, 255, 0], [0, 0, 0]]
     """
     array = as_array("frame", frame, ("2", "H", "W"))
     if array.shape[0] != 2:
@@ -69,6 +76,13 @@ def event_frames(
     Raises:
         InputError: A wrong shape, values that are not finite, or ``max_frames < 1``.
         InputTypeError: Something that is not an array of numbers.
+
+    Examples:
+        >>> import numpy as np
+        >>> from jellyfit import pictures
+        >>> figure = pictures.event_frames(np.ones((4, 2, 8, 8)), label="cat")
+        >>> len(figure.axes)
+        4
     """
     array = as_array("frames", frames, ("T", "2", "H", "W"))
     if array.shape[1] != 2:

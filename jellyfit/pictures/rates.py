@@ -33,6 +33,12 @@ def firing_rates(rates: Mapping[str, float], *, title: str | None = None) -> Fig
 
     Raises:
         InputError: No layer, or a rate that is negative, NaN or infinite.
+
+    Examples:
+        >>> from jellyfit import pictures
+        >>> figure = pictures.firing_rates({"conv.0": 0.12, "conv.1": 0.0})
+        >>> any("silent" in text.get_text() for text in figure.axes[0].texts)
+        True
     """
     if not rates:
         raise InputError("rates: got no layer, expected at least one name with its rate.")

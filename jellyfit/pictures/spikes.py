@@ -54,6 +54,13 @@ def spike_raster(spikes: Mapping[str, NDArray[Any]], *, max_neurons: int = 200, 
     Raises:
         InputError: No layer, a wrong shape, unequal ``T``, values that are not finite, or ``max_neurons < 1``.
         InputTypeError: Something that is not an array of numbers.
+
+    Examples:
+        >>> import numpy as np
+        >>> from jellyfit import pictures
+        >>> figure = pictures.spike_raster({"hidden": np.eye(10), "output": np.zeros((10, 2))})
+        >>> len(figure.axes)
+        2
     """
     layers = {name: as_array(f"spikes[{name!r}]", value, ("T", "n")) for name, value in spikes.items()}
     if not layers:

@@ -95,6 +95,14 @@ class CKernel:
         InputError: not an identifier.
 
     Source: Fang et al., "SpikingJelly", Science Advances 9 (2023), the semi-automatic CUDA code generation.
+
+    Examples:
+        >>> from jellyfit.kernels.handwritten import CKernel1D
+        >>> kernel = CKernel1D("twice")
+        >>> kernel.add_param("const float *", "x")
+        >>> kernel.add_param("float *", "y")
+        >>> list(kernel.cparams)
+        ['numel', 'x', 'y']
     """
 
     _device_type = "cuda"
@@ -271,6 +279,21 @@ class CKernel1D(CKernel):
 
     Args:
         kernel_name: of the kernel.
+
+    Examples:
+        >>> from jellyfit.kernels.handwritten import CKernel1D
+        >>> kernel = CKernel1D("twice")
+        >>> kernel.add_param("const float *", "x")
+        >>> kernel.add_param("float *", "y")
+        >>> kernel.core = "y[index] = 2.0f * x[index];"
+        >>> print(kernel.full_codes)
+        extern "C" __global__ void twice(const long long numel, const float * x, float * y) {
+            const long long index = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+            if (index < numel) {
+                y[index] = 2.0f * x[index];
+            }
+        }
+        <BLANKLINE>
     """
 
     _depth = 2
@@ -320,6 +343,16 @@ class CKernel2D(CKernel):
     Args:
         kernel_name: of the kernel.
         reverse: from the last step to the first.
+
+    Examples:
+        >>> from jellyfit.kernels.handwritten import CKernel2D
+        >>> kernel = CKernel2D("running_sum")
+        >>> kernel.add_param("const float *", "x_seq")
+        >>> kernel.add_param("float *", "y_seq")
+        >>> kernel.pre_core = "float sum = 0.0f;"
+        >>> kernel.core = "sum += x_seq[t]; y_seq[t] = sum;"
+        >>> "for (long long t = index; t < numel; t += dt) {" in kernel.full_codes
+        True
     """
 
     _depth = 3

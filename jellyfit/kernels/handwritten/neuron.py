@@ -116,6 +116,14 @@ class NeuronFPTTKernel(_NeuronKernel):
 
     Raises:
         InputError: another dtype.
+
+    Examples:
+        >>> from jellyfit.kernels.handwritten import NeuronFPTTKernel
+        >>> class IFNodeFPTTKernel(NeuronFPTTKernel):
+        ...     def neuronal_charge(self):
+        ...         return "h_seq[t] = v_v_seq[t] + x_seq[t];"
+        >>> list(IFNodeFPTTKernel(hard_reset=False, dtype="float").cparams)
+        ['numel', 'N', 'x_seq', 'v_v_seq', 'h_seq', 'spike_seq', 'v_th']
     """
 
     _shapes = {"x_seq": 0, "v_v_seq": 1, "h_seq": 0, "spike_seq": 0}  # noqa: RUF012
@@ -177,6 +185,19 @@ class NeuronBPTTKernel(_NeuronKernel):
     Raises:
         InputError: another dtype.
         NotPointwiseError: the surrogate's gradient cannot become CUDA lines.
+
+    Examples:
+        >>> from jellyfit.kernels.handwritten import NeuronBPTTKernel
+        >>> from jellyfit.surrogates import ATan
+        >>> class IFNodeBPTTKernel(NeuronBPTTKernel):
+        ...     def grad_h_next_to_v(self):
+        ...         return "const float grad_h_next_to_v = 1.0f;"
+        ...
+        ...     def grad_h_to_x(self):
+        ...         return "const float grad_h_to_x = 1.0f;"
+        >>> kernel = IFNodeBPTTKernel(ATan(), hard_reset=False, detach_reset=True, dtype="float")
+        >>> "grad_v_init" in kernel.cparams
+        True
     """
 
     _shapes = {"grad_spike_seq": 0, "grad_v_seq": 0, "h_seq": 0, "grad_x_seq": 0, "grad_v_init": None}  # noqa: RUF012
