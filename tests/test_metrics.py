@@ -6,6 +6,7 @@ from torch import nn
 
 from jellyfit import functional, layers
 from jellyfit.backbones import SpikingMLP
+from jellyfit.errors import InputError
 from jellyfit.metrics import FiringRateMeter, SpikeRecorder, WeightedMean
 from jellyfit.neurons import IFNode
 
@@ -74,7 +75,7 @@ def test_hooks_are_removed_and_what_was_seen_is_kept(watch):
 @pytest.mark.parametrize("watch", [FiringRateMeter, SpikeRecorder])
 def test_hooks_are_removed_when_the_network_fails(watch):
     net = two_layers()
-    with pytest.raises(RuntimeError, match="shapes"), watch(net):
+    with pytest.raises(InputError, match="in_features = 2"), watch(net):
         net(torch.zeros(2, 1, 7))
     assert hooks(net) == 0
 

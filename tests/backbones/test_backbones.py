@@ -341,3 +341,19 @@ def test_compiled_backbones_reset_and_carry_too():
         with torch.no_grad():
             for _ in range(2):
                 assert torch.equal(compiled(x_seq), net(x_seq))
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])
+def test_an_exported_network_gives_the_same_for_other_input_and_remembers_nothing(training, tmp_path):
+    net = SpikingConvNet((2, 12, 12), 3, channels=[4], neuron=LIFNode(v_threshold=0.2)).train(training)
+    x, other = (torch.rand(4, 2, 2, 12, 12, generator=torch.Generator().manual_seed(i)) for i in range(2))
+    program = torch.export.export(net, (x,))
+    torch.export.save(program, tmp_path / "net.pt2")
+    loaded = torch.export.load(tmp_path / "net.pt2").module()
+    expected = copy.deepcopy(net)(other)
+    torch.testing.assert_close(loaded(other), expected)
+    if not training:  # batch statistics move on
+        torch.testing.assert_close(loaded(other), expected)
+    assert all(value == 0.0 for node in functional.named_neurons(net) for value in [node[1].v])
+    with pytest.raises(Exception, match="(?i)shape|size|guard"):
+        loaded(torch.rand(5, 2, 2, 12, 12))  # made for T = 4
