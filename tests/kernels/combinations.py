@@ -96,7 +96,8 @@ def _pairs(chosen: Mapping[str, int], names: Sequence[str]) -> Iterator[tuple[st
 def every(options: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     """Every neuron with some surrogates, and every other surrogate with one neuron."""
     others = [name for name in SURROGATES if name not in options["surrogate"]]
-    return pairwise(options) + pairwise({**options, "neuron": ("LIFNode",), "surrogate": others})
+    few = {"neuron": ("LIFNode",), "surrogate": others, "dtype": (torch.float32, torch.bfloat16)}
+    return pairwise(options) + pairwise({**options, **few})
 
 
 def label(settings: Mapping[str, Any]) -> str:

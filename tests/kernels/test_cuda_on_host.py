@@ -27,7 +27,8 @@ pytestmark = needs_compiler
 
 SIZES = (1, 3, 17, 63, 65, 1000, 4097, 64, 4096)
 STEPS = (1, 2, 5, 20)
-EXPONENTIAL = ("EIFNode", "Oddly")  # exp is the C library's here, and another in eager PyTorch
+# exp, tanh and sigmoid are the C library's here, and others in eager PyTorch
+EXPONENTIAL = ("EIFNode", "Oddly", "ComplementaryLIFNode", "LIAFNode")
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-13, torch.float16: 1e-3, torch.bfloat16: 8e-3}
 """Of gradients; for half precision a rounding of the result."""
 
@@ -59,7 +60,7 @@ def run(node: BaseNode, x: torch.Tensor, carry: bool = True):
     generator = torch.Generator().manual_seed(5)
     weights = [torch.randn(output.shape, generator=generator).to(output.dtype) for output in outputs]
     sum((output * weight).sum() for output, weight in zip(outputs, weights, strict=True)).backward()
-    gradients = [x.grad, *(p.grad for p in node.parameters())]
+    gradients = [x.grad, *(p.grad for p in node.parameters() if p.grad is not None)]
     return [output.detach() for output in spikes], [output.detach() for output in potentials], gradients
 
 
@@ -77,7 +78,7 @@ def assert_agrees(node: BaseNode, x: torch.Tensor, grid: HostGrid | None = None,
     for i, (found, expected) in enumerate(zip(outputs, expected_outputs, strict=True)):
         for output, wanted in zip(found, expected, strict=True):
             assert output.dtype == wanted.dtype and output.shape == wanted.shape
-            if exact or i == 0:
+            if exact or (i == 0 and node.fires):
                 assert torch.equal(output.nan_to_num(), wanted.nan_to_num())
             else:
                 torch.testing.assert_close(output, wanted, rtol=1e-5, atol=1e-5, equal_nan=True)
@@ -89,7 +90,7 @@ def assert_agrees(node: BaseNode, x: torch.Tensor, grid: HostGrid | None = None,
             gradient, expected = gradient[usable].double(), expected[usable].double()
             allowed = TOLERANCE[x.dtype] if exact else max(1e-4, TOLERANCE[x.dtype])
             error, largest = (gradient - expected).abs().max(), expected.abs().max()
-            if error > allowed * largest + 1e-30:  # a sum of terms that cancel: who is nearer to the truth?
+            if error > allowed * largest + (1e-12 if x.dtype == torch.float64 else 1e-8):  # a sum of terms that cancel: who is nearer to the truth?
                 truth = run(copy.deepcopy(eager).double(), x.double(), carry)[2][i][usable]
                 assert (gradient - truth).abs().max() <= 4.0 * (expected - truth).abs().max()
     return grid
