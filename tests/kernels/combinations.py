@@ -96,7 +96,13 @@ def _pairs(chosen: Mapping[str, int], names: Sequence[str]) -> Iterator[tuple[st
 def every(options: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     """Every neuron with some surrogates, and every other surrogate with one neuron."""
     others = [name for name in SURROGATES if name not in options["surrogate"]]
-    few = {"neuron": ("LIFNode",), "surrogate": others, "dtype": (torch.float32, torch.bfloat16)}
+    few = {
+        "neuron": ("LIFNode",),
+        "surrogate": others,
+        "dtype": (torch.float32, torch.bfloat16),
+        "params": ("numbers", "channel"),
+        "v_reset": (None, -0.2),
+    }
     return pairwise(options) + pairwise({**options, **few})
 
 

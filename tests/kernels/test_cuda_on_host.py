@@ -90,7 +90,8 @@ def assert_agrees(node: BaseNode, x: torch.Tensor, grid: HostGrid | None = None,
             gradient, expected = gradient[usable].double(), expected[usable].double()
             allowed = TOLERANCE[x.dtype] if exact else max(1e-4, TOLERANCE[x.dtype])
             error, largest = (gradient - expected).abs().max(), expected.abs().max()
-            if error > allowed * largest + (1e-12 if x.dtype == torch.float64 else 1e-8):  # a sum of terms that cancel: who is nearer to the truth?
+            smallest = 1e-12 if x.dtype == torch.float64 else 1e-8
+            if error > allowed * largest + smallest:  # a sum of terms that cancel: who is nearer to the truth?
                 truth = run(copy.deepcopy(eager).double(), x.double(), carry)[2][i][usable]
                 assert (gradient - truth).abs().max() <= 4.0 * (expected - truth).abs().max()
     return grid
