@@ -23,6 +23,7 @@ TRAINER_VERBS = {
 VERBS = {
     **TRAINER_VERBS,
     "doctor": "what is installed, what can run here, and why the rest cannot",
+    "events": "files of events:                 jellyfit events info|convert|show FILE",
     "kernels": "the source generated for a neuron:  jellyfit kernels show LIFNode --target cuda",
 }
 
@@ -62,6 +63,11 @@ def _run(verb: str, arguments: list[str]) -> None:
             from jellyfit.show import main as show
 
             show(arguments)
+            return
+        if verb == "events":
+            from jellyfit.events_command import main as events
+
+            events(arguments)
             return
         from jellyfit.cli import run
 
