@@ -41,7 +41,7 @@ class Batch(NamedTuple):
     lengths: Tensor | None = None
 
     def mask(self) -> Tensor:
-        """``[T, N]`` for sequences ``x [T, N, *]``: True where a step belongs to the sample, False where it is padding.
+        """Where samples have not ended: ``[T, N]``, True where a step belongs to the sample, False where it is padding.
 
         Raises:
             InputError: ``x`` holds stills, or lengths do not fit.

@@ -66,9 +66,9 @@ def _check_shares(target: Tensor, batch: int, classes: int) -> None:
             "backbone's num_classes to the data's."
         )
     if target.device.type == "cpu" and batch:
-        wrong = (target < 0).any(1) | ((target.sum(1) - 1).abs() > 1e-2)
-        if bool(wrong.any()):
-            first = int(wrong.nonzero()[0])
+        fits = (target >= 0).all(1) & ((target.sum(1) - 1).abs() <= 1e-2)
+        if not bool(fits.all()):
+            first = int((~fits).nonzero()[0])
             raise InputError(
                 f"labels as shares of classes must be at least 0 and sum to 1; those of sample {first} are "
                 f"{target[first].tolist()}."

@@ -542,11 +542,11 @@ class Shear(_Turn):
     Every event goes to the nearest pixel, what leaves the sensor is dropped.
 
     Args:
-        degrees: Most degrees to the upright either way, below 90, drawn evenly; default 15.
+        degrees: Most degrees to the upright either way, at most 89, drawn evenly; default 15.
         sensor_size: (height, width); None (default): the datamodule's.
 
     Raises:
-        InputError: Not finite, below 0, or 90 and more; no such size.
+        InputError: Not finite, below 0, or above 89; no such size.
         InputTypeError: Not a number.
 
     Source: Li et al., ECCV 2022, see :class:`Roll`.
@@ -563,7 +563,7 @@ class Shear(_Turn):
 
     def __init__(self, degrees: float = 15.0, sensor_size: tuple[int, int] | None = None) -> None:
         super().__init__(degrees, sensor_size)
-        check_range("degrees", self.degrees, 0, 89)
+        check_number("degrees", degrees, at_most=89)
 
 
 class NDA(SpatialTransform):

@@ -28,13 +28,16 @@ Rectangle = tuple[int, int, int, int]
 """First row, row behind the last, first column, column behind the last."""
 
 
-def check_number(name: str, value: Any, above: float | None = None, at_least: float | None = None) -> float:
-    """A finite number, above or at least a bound."""
+def check_number(
+    name: str, value: Any, above: float | None = None, at_least: float | None = None, at_most: float | None = None
+) -> float:
+    """A finite number within bounds."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         raise InputTypeError(f"{name} must be a number; got {value!r}.")
     low = (above is not None and value <= above) or (at_least is not None and value < at_least)
-    if low or not math.isfinite(value):
-        bounds = {" and above": above, " and at least": at_least}
+    high = at_most is not None and value > at_most
+    if low or high or not math.isfinite(value):
+        bounds = {", above": above, ", at least": at_least, ", at most": at_most}
         expected = "finite" + "".join(f"{words} {bound}" for words, bound in bounds.items() if bound is not None)
         raise InputError(f"{name} must be {expected}; got {value}.")
     return float(value)

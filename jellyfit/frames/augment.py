@@ -21,7 +21,6 @@ from jellyfit.events.draws import (
     check_generator,
     check_number,
     check_probability,
-    check_range,
     check_whole,
     nda_magnitudes,
     rectangle,
@@ -276,11 +275,11 @@ class Shear(_Turn):
     """Slant frames: each row moves along itself, the further the further it is from the middle.
 
     Args:
-        degrees: Most degrees to the upright either way, below 90, drawn evenly; default 15.
+        degrees: Most degrees to the upright either way, at most 89, drawn evenly; default 15.
         mode: ``"nearest"`` (default) or ``"bilinear"``, see :class:`Rotate`.
 
     Raises:
-        InputError: Not finite, below 0, or 90 and more; another mode.
+        InputError: Not finite, below 0, or above 89; another mode.
         InputTypeError: Not a number.
 
     Source: Li et al., ECCV 2022, see :class:`Roll`.
@@ -299,7 +298,7 @@ class Shear(_Turn):
 
     def __init__(self, degrees: float = 15.0, mode: Literal["nearest", "bilinear"] = "nearest") -> None:
         super().__init__(degrees, mode)
-        check_range("degrees", self.degrees, 0, 89)
+        check_number("degrees", degrees, at_most=89)
 
 
 class NDA(FrameTransform):

@@ -46,7 +46,7 @@ class DeviceSums(EventSums):
         # one copy of the bytes as they lie; the columns are taken apart over there
         raw = np.ascontiguousarray(events).view(np.uint8).reshape(len(events), EVENT_DTYPE.itemsize)
         rows = torch.from_numpy(raw if raw.flags.writeable else raw.copy()).to(self.device)
-        self._t = rows[:, :8].contiguous().view(torch.int64).reshape(-1)
+        self._t = rows[:, :8].flatten().view(torch.int64)
         x, y = (rows[:, at].long() | rows[:, at + 1].long() << 8 for at in (8, 10))
         height, width = sensor_size
         if bool(((x >= width) | (y >= height)).any()):
