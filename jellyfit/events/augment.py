@@ -506,13 +506,18 @@ class _Turn(SpatialTransform):
     def transform(self, events: EventArray, rng: np.random.Generator) -> EventArray:
         height, width = self.size
         centre = np.array([[(width - 1) / 2], [(height - 1) / 2]])
-        places = np.stack([events["x"], events["y"]]) - centre
-        x, y = np.rint(self.matrix(rng.uniform(-self.degrees, self.degrees)) @ places + centre).astype(np.int64)
+        matrix = self.matrix(rng.uniform(-self.degrees, self.degrees))
+        # an event lies anywhere in its pixel: with all in the middle, a pattern of holes would arise
+        places = np.stack([events["x"], events["y"]]) - centre + rng.uniform(-0.5, 0.5, (2, len(events)))
+        x, y = np.rint(matrix @ places + centre).astype(np.int64)
         return self._moved(events, x, y)
 
 
 class Rotate(_Turn):
-    """Turn about the centre of the sensor; every event goes to the nearest pixel, what leaves the sensor is dropped.
+    """Turn about the centre of the sensor; what leaves it is dropped.
+
+    An event's place within its pixel is drawn, so that events of one pixel go to a few neighbouring ones and no pattern
+    of holes arises.
 
     Args:
         degrees: Most degrees either way, drawn evenly; default 15.
@@ -530,7 +535,7 @@ class Rotate(_Turn):
         >>> recording = events.make_events([0, 1], [10, 20], [10, 10], [1, 1])
         >>> turned = events.Rotate(degrees=30.0, sensor_size=(21, 21))(recording, np.random.default_rng(0))
         >>> turned["x"].tolist(), turned["y"].tolist()
-        ([10, 20], [10, 9])
+        ([10, 19], [10, 9])
     """
 
     matrix = staticmethod(rotation)
@@ -539,7 +544,7 @@ class Rotate(_Turn):
 class Shear(_Turn):
     """Slant the picture: each row moves along itself, the further the further it is from the middle.
 
-    Every event goes to the nearest pixel, what leaves the sensor is dropped.
+    What leaves the sensor is dropped. As in :class:`Rotate` an event's place within its pixel is drawn.
 
     Args:
         degrees: Most degrees to the upright either way, at most 89, drawn evenly; default 15.
@@ -593,8 +598,8 @@ class NDA(SpatialTransform):
         >>> for seed in (0, 3):
         ...     augmented = events.NDA(sensor_size=(48, 48))(recording, np.random.default_rng(seed))
         ...     print(augmented["x"].tolist(), augmented["y"].tolist())
-        [38, 37, 36, 35, 34] [20, 20, 20, 20, 20]
-        [36, 35, 34, 33, 32] [20, 20, 20, 20, 20]
+        [37, 37, 36, 35, 34] [20, 20, 20, 20, 20]
+        [37, 35, 34, 33, 32] [20, 20, 20, 20, 20]
     """
 
     def __init__(

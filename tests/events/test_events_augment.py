@@ -276,10 +276,11 @@ def test_cut_out_removes_the_same_square_at_all_times(seed):
 def test_rotation_is_a_product_of_complex_numbers(seed):
     size = (41, 51)
     turned = ev.Rotate(80.0, size)(make(500, size=size), rng(seed))
-    angle = np.deg2rad(np.random.default_rng(seed).uniform(-80, 80))
-    events = make(500, size=size)
+    draws = np.random.default_rng(seed)
+    angle = np.deg2rad(draws.uniform(-80, 80))
+    events, (right, down) = make(500, size=size), draws.uniform(-0.5, 0.5, (2, 500))
     # rows run down: the imaginary axis points up
-    place = ((events["x"] - 25.0) - 1j * (events["y"] - 20.0)) * np.exp(1j * angle)
+    place = ((events["x"] + right - 25.0) - 1j * (events["y"] + down - 20.0)) * np.exp(1j * angle)
     x, y = np.rint(place.real + 25), np.rint(20 - place.imag)
     inside = (x >= 0) & (x < 51) & (y >= 0) & (y < 41)
     assert turned["x"].tolist() == x[inside].tolist()
@@ -292,9 +293,20 @@ def test_shear_moves_rows_along_themselves(seed):
     size = (41, 61)
     events = ev.make_events([0] * 41, [30] * 41, range(41), [1] * 41)
     slanted = ev.Shear(30.0, size)(events, rng(seed))
-    slope = np.tan(np.deg2rad(np.random.default_rng(seed).uniform(-30, 30)))
+    draws = np.random.default_rng(seed)
+    slope = np.tan(np.deg2rad(draws.uniform(-30, 30)))
+    right, down = draws.uniform(-0.5, 0.5, (2, 41))
     assert slanted["y"].tolist() == list(range(41))
-    assert slanted["x"].tolist() == [round(30 + slope * (y - 20)) for y in range(41)]
+    assert slanted["x"].tolist() == [round(30 + right[y] + slope * (y + down[y] - 20)) for y in range(41)]
+
+
+def test_a_rotated_picture_has_no_holes():
+    many = np.concatenate([grid((41, 41), t) for t in range(40)])
+    turned = ev.to_frames(ev.Rotate(60.0, (41, 41))(many, rng(3)), ev.FixedNumber(1), (41, 41))[0, 1]
+    y, x = np.indices((41, 41)) - 20
+    inner = turned[x**2 + y**2 < 18**2].astype(float)
+    assert inner.min() > 15
+    assert inner.mean() == pytest.approx(40, rel=0.02)
 
 
 @pytest.mark.parametrize(
