@@ -12,6 +12,7 @@ from jellyfit import pictures
 from jellyfit.callbacks.folders import save_picture
 from jellyfit.callbacks.loggers import MetricsCSV
 from jellyfit.datamodules.batch import Batch, as_batch
+from jellyfit.losses import hard_labels
 from jellyfit.metrics import SpikeRecorder
 from jellyfit.rng import get_rng_state, set_rng_state
 
@@ -122,7 +123,7 @@ class SpikePictures(pl.Callback):
 
     @staticmethod
     def _label(trainer: pl.Trainer, batch: Batch) -> str:
-        label = int(batch.y[0])
+        label = int(hard_labels(batch.y)[0])
         classes = getattr(getattr(trainer, "datamodule", None), "classes", None) or ()
         return str(classes[label]) if label < len(classes) else str(label)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -13,8 +13,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from jellyfit import events
+from jellyfit.datamodules.augmented import Augmented, check_transforms, naming
 from jellyfit.datamodules.batch import Batch, Sample, collate_sequences
 from jellyfit.errors import ConfigError, DataError
+from jellyfit.frames import BatchTransform, FrameTransform
 from jellyfit.progress import track
 
 __all__ = ["EventDataModule", "InMemory", "ResumableSampler", "SpikingDataModule"]
@@ -37,6 +39,8 @@ class ResumableSampler(DistributedSampler[int]):
         num_replicas: number of processes, default 1.
         rank: index of this process, default 0.
         even: give every process the same number of samples (training).
+        with_epoch: give pairs (epoch, sample) in place of samples, for datasets whose samples differ from epoch to
+            epoch (and whose workers live through many).
 
     Examples:
         >>> from jellyfit.datamodules import ResumableSampler
@@ -46,20 +50,29 @@ class ResumableSampler(DistributedSampler[int]):
     """
 
     def __init__(
-        self, size: int, shuffle: bool, seed: int, num_replicas: int = 1, rank: int = 0, even: bool = False
+        self,
+        size: int,
+        shuffle: bool,
+        seed: int,
+        num_replicas: int = 1,
+        rank: int = 0,
+        even: bool = False,
+        with_epoch: bool = False,
     ) -> None:
         super().__init__(range(size), num_replicas, rank, shuffle, seed)  # type: ignore[arg-type]
         self.size = size
         self.even = even
+        self.with_epoch = with_epoch
         self.start: tuple[int, int] = (0, 0)  # epoch, and samples of this process to pass over in it
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Iterator[Any]:
         order = np.arange(self.size)
         if self.shuffle:
             order = np.random.default_rng([self.seed, self.epoch]).permutation(self.size)
         mine = order[self.rank :: self.num_replicas][: len(self)]
         epoch, skip = self.start
-        return iter(mine[skip:].tolist() if epoch == self.epoch else mine.tolist())
+        indices: list[int] = mine[skip:].tolist() if epoch == self.epoch else mine.tolist()
+        return iter([(self.epoch, index) for index in indices] if self.with_epoch else indices)
 
     def __len__(self) -> int:
         whole, rest = divmod(self.size, self.num_replicas)
@@ -167,7 +180,7 @@ class SpikingDataModule(pl.LightningDataModule):
         return self._loader("test")
 
     def _loader(self, split: str) -> DataLoader[Sample]:
-        dataset = self._datasets[split]
+        dataset: Dataset[Any] = self._datasets[split]
         training = split == "train"
         trainer = self.trainer
         size: int = len(dataset)  # type: ignore[arg-type]
@@ -177,6 +190,7 @@ class SpikingDataModule(pl.LightningDataModule):
                 f"{type(self).__name__}: the {split} split holds {size} samples, fewer than there are processes "
                 f"({processes}). Use at most {size}: --trainer.devices={size}."
             )
+        augmented = dataset if isinstance(dataset, Augmented) else None
         sampler = ResumableSampler(
             size,
             shuffle=training,
@@ -184,12 +198,13 @@ class SpikingDataModule(pl.LightningDataModule):
             num_replicas=processes,
             rank=trainer.global_rank if trainer else 0,
             even=training,
+            with_epoch=augmented is not None,
         )
         loader = (_ResumableLoader if training else DataLoader)(
             dataset,
             batch_size=self.batch_size,
             sampler=sampler,
-            collate_fn=self.collate,
+            collate_fn=self.collate if augmented is None else augmented.collate,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=self.pin_memory,
@@ -216,13 +231,16 @@ class _Frames(Dataset[Sample], Generic[Source]):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, index: int) -> Sample:
+    def recording(self, index: int) -> tuple[str, events.EventArray, int]:
+        """Id, events and label of a sample."""
         name, source, label = self.samples[index]
-        try:
-            frames = events.to_frames(self.module.read(source), self.module.frames, self.module.sensor_size)
-        except ValueError as error:
-            raise DataError(f"{type(self.module).__name__}, sample {name!r}: {error}") from error
-        return Sample(frames, label, name)
+        with naming(self.module, name):
+            return name, self.module.read(source), label
+
+    def __getitem__(self, index: int) -> Sample:
+        name, recording, label = self.recording(index)
+        with naming(self.module, name):
+            return Sample(events.to_frames(recording, self.module.frames, self.module.sensor_size), label, name)
 
 
 class InMemory(Dataset[Sample]):
@@ -247,7 +265,10 @@ class InMemory(Dataset[Sample]):
 
 
 class EventDataModule(SpikingDataModule):
-    """Event recordings, integrated to frames ``[T, N, 2, H, W]`` (channel 0 = OFF, 1 = ON; counts, unsigned integers).
+    """Event recordings, integrated to frames ``[T, N, C, H, W]``.
+
+    By default C = 2 (channel 0 = OFF, 1 = ON) and frames are counts, unsigned integers; other representations have
+    other channels, see ``frames.channels``.
 
     A subclass states :attr:`sensor_size` and :attr:`classes` and writes :meth:`samples`; and :meth:`read` when its
     recordings are not files that :func:`jellyfit.events.read_events` knows::
@@ -268,7 +289,21 @@ class EventDataModule(SpikingDataModule):
         root: folder of the data.
         frames: how events become frames, see :mod:`jellyfit.events`; default ``FixedNumber(T=10)``.
         batch_size, num_workers, pin_memory, seed: see :class:`SpikingDataModule`.
-        in_memory: integrate every sample once and keep its frames; default ``False``.
+        in_memory: integrate every sample once and keep its frames (of training samples only where their events are not
+            augmented); default ``False``.
+        event_transforms: augmentation of the events of training samples, in this order: those of
+            :mod:`jellyfit.events`, which are given a generator, and any other callable, such as tonic's transforms,
+            which is called with a copy of the events alone while the global generators are seeded. Default none.
+        frame_transforms: augmentation of the frames of training samples: those of :mod:`jellyfit.frames`, and any other
+            callable, which is called with the frames as a tensor ``[T, C, H, W]`` alone. Default none.
+        batch_transforms: mixing of training batches (``Mixup``, ``CutMix`` of :mod:`jellyfit.frames`); labels become
+            shares of classes ``[N, classes]``. Default none.
+
+    Augmentation depends on ``seed``, epoch and sample alone: not on the number of workers, nor on whether a run was
+    stopped and resumed.
+
+    Raises:
+        ConfigError: a transform in the wrong list, or something that is none.
 
     Examples:
         >>> from jellyfit import events
@@ -300,11 +335,17 @@ class EventDataModule(SpikingDataModule):
         pin_memory: bool | None = None,
         seed: int = 0,
         in_memory: bool = False,
+        event_transforms: Sequence[events.EventTransform | events.EventMix | Callable[..., Any]] | None = None,
+        frame_transforms: Sequence[FrameTransform | Callable[..., Any]] | None = None,
+        batch_transforms: Sequence[BatchTransform] | None = None,
     ) -> None:
         super().__init__(batch_size, num_workers, pin_memory, seed)
         self.root = Path(root)
         self.frames = events.FixedNumber(T=10) if frames is None else frames
         self.in_memory = in_memory
+        self.event_transforms = check_transforms("event_transforms", event_transforms)
+        self.frame_transforms = check_transforms("frame_transforms", frame_transforms)
+        self.batch_transforms = check_transforms("batch_transforms", batch_transforms)
 
     def samples(self, split: str) -> Iterable[tuple[str, Any, int]]:
         """Id, source (a path, or whatever :meth:`read` takes) and label of every sample of ``split``."""
@@ -314,7 +355,7 @@ class EventDataModule(SpikingDataModule):
         """Events of one sample; by default from the file ``source``."""
         return events.read_events(source)
 
-    def dataset(self, split: str) -> Dataset[Sample]:
+    def dataset(self, split: str) -> Dataset[Any]:
         samples = list(self.samples(split))
         for name, _, label in samples:
             if not 0 <= label < len(self.classes):
@@ -322,8 +363,12 @@ class EventDataModule(SpikingDataModule):
                     f"{type(self).__name__}, sample {name!r}: label {label} is outside 0 to {len(self.classes) - 1} "
                     f"({len(self.classes)} classes)."
                 )
-        lazy: Dataset[Sample] = _Frames(self, samples)
-        if not self.in_memory:
-            return lazy
-        indices = track(range(len(samples)), f"Integrating frames ({split})", enabled=len(samples) > 5000)
-        return InMemory(lazy[i] for i in indices)
+        lazy: _Frames[Any] = _Frames(self, samples)
+        frames: Dataset[Sample] = lazy
+        training = split == "train"
+        if self.in_memory and not (training and self.event_transforms):
+            indices = track(range(len(samples)), f"Integrating frames ({split})", enabled=len(samples) > 5000)
+            frames = InMemory(lazy[i] for i in indices)
+        if training and (self.event_transforms or self.frame_transforms or self.batch_transforms):
+            return Augmented(self, lazy.recording, frames)
+        return frames

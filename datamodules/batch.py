@@ -9,12 +9,15 @@ import torch
 from torch import Tensor
 
 from jellyfit.errors import InputError
+from jellyfit.losses import padding_mask
 
 __all__ = ["Batch", "Sample", "as_batch", "collate_sequences", "collate_stills"]
 
 
 class Sample(NamedTuple):
     """One sample: values ``x`` (a sequence ``[T, *]`` or a still ``[*]``; tensor or array), its class, its id.
+
+    Where samples are mixed, ``y`` is a vector of the classes' shares, ``[C]`` floats.
 
     Examples:
         >>> import torch
@@ -24,7 +27,7 @@ class Sample(NamedTuple):
     """
 
     x: Any
-    y: int
+    y: int | Tensor
     id: str
 
 
@@ -33,7 +36,7 @@ class Batch(NamedTuple):
 
     Attributes:
         x: sequences ``[T, N, *]``, or stills ``[N, *]``.
-        y: class labels ``[N]``, int64.
+        y: class labels ``[N]``, int64; or, where samples are mixed, shares of classes ``[N, C]``, float32.
         ids: name of each sample.
         lengths: valid time steps of each sample ``[N]`` where they differ (the rest is zeros), else ``None``.
 
@@ -49,9 +52,24 @@ class Batch(NamedTuple):
     ids: list[str] | None = None
     lengths: Tensor | None = None
 
+    def mask(self) -> Tensor:
+        """Where samples have not ended: ``[T, N]``, True where a step belongs to the sample, False where it is padding.
+
+        Raises:
+            InputError: ``x`` holds stills, or lengths do not fit.
+        """
+        if self.x.ndim < 3:
+            raise InputError(f"a mask over time is of sequences [T, N, *]; x has the shape {list(self.x.shape)}.")
+        T, N = self.x.shape[:2]
+        full = torch.full((N,), T, device=self.x.device)
+        return padding_mask(full if self.lengths is None else self.lengths.to(self.x.device), T)
+
 
 def _labels_and_ids(samples: Sequence[Sample]) -> tuple[Tensor, list[str]]:
-    return torch.tensor([sample[1] for sample in samples], dtype=torch.int64), [str(sample[2]) for sample in samples]
+    labels = [sample[1] for sample in samples]
+    mixed = [label for label in labels if isinstance(label, Tensor)]
+    y = torch.stack(mixed) if mixed else torch.tensor(labels, dtype=torch.int64)
+    return y, [str(sample[2]) for sample in samples]
 
 
 def collate_sequences(samples: Sequence[Sample]) -> Batch:

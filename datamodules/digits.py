@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from jellyfit import events
 from jellyfit.datamodules.base import EventDataModule
 from jellyfit.datamodules.cache import cached_folder
 from jellyfit.errors import ConfigError
+from jellyfit.frames import BatchTransform, FrameTransform
 from jellyfit.progress import track
 
 __all__ = ["Digits"]
@@ -43,6 +44,8 @@ class Digits(EventDataModule):
         simulator: the camera; default ``DVSSimulator()``.
         zoom: camera pixels per scan pixel, default 3.
         amplitude: size of the saccades in camera pixels, default 4.
+        event_transforms, frame_transforms, batch_transforms: augmentation of the training samples, see
+            :class:`~jellyfit.datamodules.EventDataModule`; default none.
 
     Source: scikit-learn's ``load_digits`` (Alpaydin and Kaynak, 1998, UCI); the saccades of Orchard et al., 2015.
 
@@ -69,8 +72,22 @@ class Digits(EventDataModule):
         simulator: events.DVSSimulator | None = None,
         zoom: float = 3.0,
         amplitude: float = 4.0,
+        event_transforms: Sequence[events.EventTransform | events.EventMix | Callable[..., Any]] | None = None,
+        frame_transforms: Sequence[FrameTransform | Callable[..., Any]] | None = None,
+        batch_transforms: Sequence[BatchTransform] | None = None,
     ) -> None:
-        super().__init__(root, frames, batch_size, num_workers, pin_memory, seed, in_memory=True)
+        super().__init__(
+            root,
+            frames,
+            batch_size,
+            num_workers,
+            pin_memory,
+            seed,
+            in_memory=True,
+            event_transforms=event_transforms,
+            frame_transforms=frame_transforms,
+            batch_transforms=batch_transforms,
+        )
         if split not in ("file-order", "shuffled"):
             raise ConfigError(f"Digits(split={split!r}): expected 'file-order' or 'shuffled'.")
         self.split = split

@@ -4,6 +4,9 @@ A network gives a sequence ``y_seq [T, N, C]``: spikes or real values. A *readou
 which predictions are made; a *loss* compares it with class labels ``[N]`` (int64). Every loss names the readout that
 goes with it as :attr:`Loss.readout`. Samples shorter than the batch are padded at the end and come with their
 ``lengths [N]`` in time steps: what lies behind counts for nothing. All losses compute in float32 or wider.
+
+Where samples are mixed, a label is a vector of the shares of the classes, ``[N, C]``, floats that sum to 1; every loss
+takes these too. What a sample is counted as is then the class with the largest share (:func:`hard_labels`).
 """
 
 from __future__ import annotations
@@ -25,6 +28,9 @@ __all__ = [
     "RateMSE",
     "RateReadout",
     "Readout",
+    "hard_labels",
+    "padding_mask",
+    "soft_labels",
 ]
 
 
@@ -39,6 +45,9 @@ def _check_outputs(y_seq: Tensor) -> None:
 def _check_labels(y_seq: Tensor, target: Tensor) -> None:
     _check_outputs(y_seq)
     _, batch, classes = y_seq.shape
+    if target.is_floating_point() and target.ndim == 2:
+        _check_shares(target, batch, classes)
+        return
     if target.is_floating_point() or target.dtype == torch.bool:
         raise InputTypeError(f"expected class labels as integers; got dtype {target.dtype}. Use target.long().")
     if target.shape != (batch,):
@@ -54,12 +63,104 @@ def _check_labels(y_seq: Tensor, target: Tensor) -> None:
         )
 
 
+def _check_shares(target: Tensor, batch: int, classes: int) -> None:
+    if target.shape != (batch, classes):
+        raise InputError(
+            f"expected labels as shares of classes of shape [{batch}, {classes}]; got {list(target.shape)}. Set the "
+            "backbone's num_classes to the data's."
+        )
+    if target.device.type == "cpu" and batch:
+        fits = (target >= 0).all(1) & ((target.sum(1) - 1).abs() <= 1e-2)
+        if not bool(fits.all()):
+            first = int((~fits).nonzero()[0])
+            raise InputError(
+                f"labels as shares of classes must be at least 0 and sum to 1; those of sample {first} are "
+                f"{target[first].tolist()}."
+            )
+
+
+def soft_labels(target: Tensor, num_classes: int) -> Tensor:
+    """Class labels as shares of classes: 1 for the sample's class, 0 for the others.
+
+    Args:
+        target: Class labels ``[N]``, integers; or shares ``[N, C]``, which are given back.
+        num_classes: C.
+
+    Returns:
+        Shares ``[N, C]``, floating-point.
+
+    Raises:
+        InputError: Labels outside 0 to C - 1, shares of another shape.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit.losses import soft_labels
+        >>> soft_labels(torch.tensor([2, 0]), 3).tolist()
+        [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
+    """
+    if target.is_floating_point():
+        _check_shares(target, len(target), num_classes)
+        return target
+    if target.device.type == "cpu" and len(target) and not 0 <= int(target.min()) <= int(target.max()) < num_classes:
+        raise InputError(
+            f"labels run from {int(target.min())} to {int(target.max())}; expected 0 to {num_classes - 1}."
+        )
+    return F.one_hot(target.long(), num_classes).float()
+
+
+def hard_labels(target: Tensor) -> Tensor:
+    """The class of every sample: its label, or the class with the largest share of it.
+
+    Args:
+        target: Class labels ``[N]``, integers; or shares of classes ``[N, C]``, floating-point.
+
+    Returns:
+        Class labels ``[N]``, int64.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit.losses import hard_labels
+        >>> hard_labels(torch.tensor([[0.3, 0.7], [1.0, 0.0]])).tolist(), hard_labels(torch.tensor([1, 0])).tolist()
+        ([1, 0], [1, 0])
+    """
+    return target.argmax(-1) if target.is_floating_point() else target.long()
+
+
+def padding_mask(lengths: Tensor, T: int) -> Tensor:
+    """Where samples have not ended.
+
+    Args:
+        lengths: Valid time steps of each sample ``[N]``, integers from 1 to T.
+        T: Time steps of the batch.
+
+    Returns:
+        ``[T, N]``, True where step t belongs to sample n, False where it is padding.
+
+    Raises:
+        InputError: Lengths outside 1 to T.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit.losses import padding_mask
+        >>> padding_mask(torch.tensor([3, 1]), T=3).tolist()
+        [[True, True], [True, False], [True, False]]
+    """
+    if lengths.ndim != 1 or (len(lengths) and not 1 <= int(lengths.min()) <= int(lengths.max()) <= T):
+        raise InputError(f"lengths: expected values [N] from 1 to T = {T}; got {lengths.tolist()}.")
+    return torch.arange(T, device=lengths.device)[:, None] < lengths
+
+
 def _valid(y_seq: Tensor, lengths: Tensor) -> Tensor:
     """Mask ``[T, N, 1]``: True where a sample has not ended."""
     steps, batch, _ = y_seq.shape
     if lengths.shape != (batch,) or (batch and not 1 <= int(lengths.min()) <= int(lengths.max()) <= steps):
         raise InputError(f"lengths: expected {batch} values from 1 to T = {steps}; got {lengths.tolist()}.")
-    return (torch.arange(steps, device=y_seq.device)[:, None] < lengths.to(y_seq.device)).unsqueeze(-1)
+    return padding_mask(lengths.to(y_seq.device), steps).unsqueeze(-1)
+
+
+def _comparable(target: Tensor, scores: Tensor) -> Tensor:
+    """Labels as cross entropy takes them: integers, or shares of the scores' dtype."""
+    return target.to(scores.dtype) if target.is_floating_point() else target.long()
 
 
 def _time_mean(y_seq: Tensor, lengths: Tensor | None) -> Tensor:
@@ -163,6 +264,8 @@ class MembraneReadout(Readout):
 class Loss(nn.Module):
     """Base of all losses: ``forward(y_seq [T, N, C], target [N], lengths=None) -> scalar``.
 
+    ``target`` holds class numbers ``[N]`` or shares of classes ``[N, C]``.
+
     Args:
         readout: what predictions are made with under this loss; default :class:`RateReadout`.
 
@@ -194,7 +297,8 @@ class _CrossEntropy(Loss):
 
     def forward(self, y_seq: Tensor, target: Tensor, lengths: Tensor | None = None) -> Tensor:
         _check_labels(y_seq, target)
-        return F.cross_entropy(self.readout(y_seq, lengths), target.long(), label_smoothing=self.label_smoothing)
+        scores = self.readout(y_seq, lengths)
+        return F.cross_entropy(scores, _comparable(target, scores), label_smoothing=self.label_smoothing)
 
 
 class RateCrossEntropy(_CrossEntropy):
@@ -253,7 +357,7 @@ class RateMSE(Loss):
     def forward(self, y_seq: Tensor, target: Tensor, lengths: Tensor | None = None) -> Tensor:
         _check_labels(y_seq, target)
         rate = self.readout(y_seq, lengths)
-        return F.mse_loss(rate, F.one_hot(target.long(), rate.shape[-1]).to(rate.dtype))
+        return F.mse_loss(rate, soft_labels(target, rate.shape[-1]).to(rate.dtype))
 
 
 class PerStepCrossEntropy(Loss):
@@ -288,7 +392,7 @@ class PerStepCrossEntropy(Loss):
     def forward(self, y_seq: Tensor, target: Tensor, lengths: Tensor | None = None) -> Tensor:
         _check_labels(y_seq, target)
         y_seq = _wide(y_seq)
-        labels = target.long().repeat(y_seq.shape[0])
+        labels = torch.cat([_comparable(target, y_seq)] * len(y_seq))
         step_losses = F.cross_entropy(
             y_seq.flatten(0, 1), labels, label_smoothing=self.label_smoothing, reduction="none"
         ).view(*y_seq.shape[:2], 1)

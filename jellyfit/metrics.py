@@ -118,6 +118,11 @@ class FiringRateMeter(_NeuronHooks):
             net(x_seq)
         meter.rates()      # {"conv.2": 0.08, ...}
 
+    Attributes:
+        valid: where samples have not ended, ``[T, N]`` (see :func:`jellyfit.losses.padding_mask`), set before every
+            batch that is padded: spikes at other steps of a layer in multi-step mode count for nothing. ``None``
+            (default): every step counts.
+
     Args:
         net: network whose neurons (found by their dotted names) are watched.
 
@@ -132,6 +137,8 @@ class FiringRateMeter(_NeuronHooks):
         {'0': 0.5}
     """
 
+    valid: Tensor | None = None
+
     def __init__(self, net: nn.Module) -> None:
         super().__init__(net)
         self._sums: dict[str, tuple[Tensor, int]] = {}
@@ -143,8 +150,13 @@ class FiringRateMeter(_NeuronHooks):
 
     def _see(self, name: str, spikes: Tensor) -> None:
         total, count = self._sums.get(name, (torch.zeros((), dtype=SUM_DTYPE), 0))
+        if self.valid is not None and self._over_time(name) and spikes.shape[:2] == self.valid.shape:
+            spikes = spikes[self.valid.to(spikes.device)]
         total = total.to(spikes.device) + spikes.abs().sum(dtype=SUM_DTYPE)
         self._sums[name] = (total, count + spikes.numel())
+
+    def _over_time(self, name: str) -> bool:
+        return dict(named_neurons(self.net))[name].step_mode == "m"
 
     def sums(self) -> dict[str, tuple[Tensor, int]]:
         """Of every layer, run or not: the number of spikes since ``start``, and over how many values."""

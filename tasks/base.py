@@ -214,6 +214,7 @@ class SpikingTask(pl.LightningModule):
 
     def _run(self, batch: Any, stage: str) -> Tensor:
         batch = as_batch(batch)
+        self._meter.valid = None if batch.lengths is None else batch.mask()
         loss, values = self.step(batch, stage)
         self.loss_of(stage).update(loss, len(batch.y))
         metrics = self.metrics_of(stage)

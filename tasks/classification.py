@@ -24,6 +24,9 @@ __all__ = ["ClassificationTask"]
 class ClassificationTask(SpikingTask):
     """Train a spiking network to tell classes apart.
 
+    Labels are class numbers ``[N]``, or where samples are mixed shares of classes ``[N, C]``; for accuracies a sample
+    is then of the class with the largest share.
+
     Logs ``STAGE/loss``, ``STAGE/accuracy`` (top-1) and ``STAGE/accuracy_topK`` when there are more than K classes;
     draws a confusion matrix after a test.
 
@@ -104,13 +107,13 @@ class ClassificationTask(SpikingTask):
     def step(self, batch: Batch, stage: str) -> tuple[Tensor, dict[str, Any]]:
         y_seq = self(batch.x)
         loss = self.loss(y_seq, batch.y, batch.lengths)
-        return loss, {"preds": self.readout(y_seq.detach(), batch.lengths), "target": batch.y}
+        return loss, {"preds": self.readout(y_seq.detach(), batch.lengths), "target": losses.hard_labels(batch.y)}
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         """``ids`` (or ``None``), ``preds [N]``, ``scores [N, C]`` and ``target [N]`` of a batch."""
         batch = as_batch(batch)
         scores = self.readout(self(batch.x), batch.lengths)
-        return {"ids": batch.ids, "preds": scores.argmax(-1), "scores": scores, "target": batch.y}
+        return {"ids": batch.ids, "preds": scores.argmax(-1), "scores": scores, "target": losses.hard_labels(batch.y)}
 
     def on_test_epoch_end(self) -> None:
         confusion = self.metrics_of("test").get("confusion")

@@ -16,6 +16,9 @@ from jellyfit.losses import (
     RateMSE,
     RateReadout,
     Readout,
+    hard_labels,
+    padding_mask,
+    soft_labels,
 )
 
 T, N, C = 6, 4, 5
@@ -206,6 +209,93 @@ def test_lengths_that_do_not_fit_are_refused(build, lengths):
     told = f"lengths: expected {N} values from 1 to T = {T}; got {lengths}."
     with pytest.raises(InputError, match=re.escape(told)):
         build()(outputs(), TARGET, torch.tensor(lengths))
+
+
+# ------------------------------------------------------------------ mixed labels
+
+
+def shares(dtype=torch.float64):
+    mixed = torch.rand(N, C, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+    return (mixed / mixed.sum(1, keepdim=True)).to(dtype)
+
+
+@each_loss
+@pytest.mark.parametrize("lengths", [None, LENGTHS])
+def test_shares_that_are_all_of_one_class_cost_what_its_label_costs(build, lengths):
+    soft = soft_labels(TARGET, C)
+    torch.testing.assert_close(build()(outputs(), soft, lengths), build()(outputs(), TARGET, lengths))
+
+
+@pytest.mark.parametrize("name", [name for name in LOSSES if "mse" not in name and "second" not in name])
+@pytest.mark.parametrize("lengths", [None, LENGTHS])
+def test_cross_entropy_of_mixed_labels_is_the_mean_over_the_classes_weighted_by_their_shares(name, lengths):
+    build, y_seq, mixed = LOSSES[name], outputs(), shares()
+    expected = 0.0
+    for n in range(N):
+        for c in range(C):
+            alone = lengths if lengths is None else lengths[n : n + 1]
+            expected += mixed[n, c] * build()(y_seq[:, n : n + 1], torch.tensor([c]), alone) / N
+    torch.testing.assert_close(build()(y_seq, mixed, lengths), expected)
+
+
+def test_squared_error_of_mixed_labels_is_to_their_shares():
+    y_seq = outputs()
+    torch.testing.assert_close(RateMSE()(y_seq, shares()), ((y_seq.mean(0) - shares()) ** 2).mean())
+
+
+@each_loss
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_shares_of_any_dtype_are_taken(build, dtype):
+    loss = build()(outputs(), shares(dtype))
+    assert loss.dtype == torch.float64
+    torch.testing.assert_close(loss, build()(outputs(), shares()), rtol=2e-3, atol=2e-3)
+
+
+@each_loss
+def test_gradient_under_mixed_labels_is_that_of_finite_differences(build):
+    y_seq, mixed = outputs(3, 2, 3).requires_grad_(), torch.tensor([[0.2, 0.8, 0.0], [0.5, 0.0, 0.5]]).double()
+    assert torch.autograd.gradcheck(lambda y: build()(y, mixed, torch.tensor([3, 2])), (y_seq,))
+
+
+@each_loss
+@pytest.mark.parametrize(
+    ("mixed", "told"),
+    [
+        (shares()[:, :4], "shape [4, 5]; got [4, 4]. Set the backbone's num_classes"),
+        (shares()[:3], "shape [4, 5]; got [3, 5]"),
+        (shares() * 2, "at least 0 and sum to 1; those of sample 0 are"),
+        (shares() - torch.tensor([0.0, 0.0, 0.0, 1.0, -1.0]), "at least 0 and sum to 1"),
+        (torch.full((N, C), float("nan")), "at least 0 and sum to 1"),
+    ],
+)
+def test_shares_that_do_not_fit_are_refused(build, mixed, told):
+    with pytest.raises(InputError, match=re.escape(told)):
+        build()(outputs(), mixed)
+
+
+def test_labels_turn_into_shares_and_back():
+    soft = soft_labels(TARGET.to(torch.uint8), C)
+    assert soft.dtype == torch.float32
+    assert torch.equal(soft, F.one_hot(TARGET, C).float())
+    assert soft_labels(soft, C) is soft
+    assert torch.equal(hard_labels(soft), TARGET)
+    assert hard_labels(TARGET.int()).dtype == torch.int64
+    assert torch.equal(hard_labels(shares()), shares().argmax(1))
+    with pytest.raises(InputError, match="labels run from 0 to 4; expected 0 to 3"):
+        soft_labels(TARGET, 4)
+    with pytest.raises(InputError, match="sum to 1"):
+        soft_labels(torch.zeros(2, 3), 3)
+    assert soft_labels(TARGET[:0], C).shape == (0, C)
+
+
+def test_a_padding_mask_is_true_where_samples_have_not_ended():
+    mask = padding_mask(LENGTHS, T)
+    assert mask.dtype == torch.bool
+    assert mask.tolist() == [[t < length for length in LENGTHS.tolist()] for t in range(T)]
+    assert padding_mask(LENGTHS[:0], T).shape == (T, 0)
+    for wrong in ([0, 1], [7], [[1]]):
+        with pytest.raises(InputError, match=rf"from 1 to T = {T}; got"):
+            padding_mask(torch.tensor(wrong), T)
 
 
 # ------------------------------------------------------------------ dtypes

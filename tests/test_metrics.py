@@ -7,6 +7,7 @@ from torch import nn
 from jellyfit import functional, layers
 from jellyfit.backbones import SpikingMLP
 from jellyfit.errors import InputError
+from jellyfit.losses import padding_mask
 from jellyfit.metrics import FiringRateMeter, SpikeRecorder, WeightedMean
 from jellyfit.neurons import IFNode
 
@@ -45,6 +46,26 @@ def test_firing_rate_weighs_every_call_by_its_size():
         functional.reset_net(net)
         net(torch.zeros(6, 1, 2))  # none
     assert meter.rates()["0"] == pytest.approx(12 / (12 + 12))
+
+
+def test_spikes_in_padding_count_for_nothing():
+    net, x_seq = two_layers(), torch.rand(6, 4, 2, generator=torch.Generator().manual_seed(0)) * 2
+    lengths = torch.tensor([6, 2, 1, 5])
+    meter = FiringRateMeter(net)
+    with meter:
+        meter.valid = padding_mask(lengths, 6)
+        net(x_seq)
+    padded = {name: (float(total), count) for name, (total, count) in meter.sums().items()}
+    alone = dict.fromkeys(padded, (0.0, 0))
+    for n, length in enumerate(lengths.tolist()):
+        functional.reset_net(net)
+        meter.valid = None
+        with meter:
+            net(x_seq[:length, n : n + 1])
+        for name, (total, count) in meter.sums().items():
+            alone[name] = (alone[name][0] + float(total), alone[name][1] + count)
+    assert padded == alone
+    assert all(total > 0 for total, _ in alone.values())
 
 
 def test_firing_rate_of_half_precision_counts_exactly():

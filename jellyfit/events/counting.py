@@ -11,7 +11,7 @@ from jellyfit import native
 from jellyfit.errors import InputError
 from jellyfit.events.array import EVENT_DTYPE, EventArray, outside_error
 
-__all__ = ["count_events"]
+__all__ = ["check_frames_fit", "count_events"]
 
 _COUNTERS = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.uint32))
 _LARGEST_BYTES = 2**34
@@ -81,14 +81,7 @@ def count_events(
     Raises:
         InputError: Events outside the sensor, or frames of more than 16 GiB.
     """
-    height, width = sensor_size
-    shape = (len(slices), 2, height, width)
-    size = math.prod(shape)
-    if size > _LARGEST_BYTES:
-        raise InputError(
-            f"{len(slices)} frames of {height} x {width} pixels would take {size / 2**30:.1f} GiB for one sample. "
-            "Make fewer frames: a longer duration or a smaller T."
-        )
+    shape = check_frames_fit(len(slices), 2, sensor_size)
     events = np.ascontiguousarray(events)
     bounds = np.ascontiguousarray(slices, np.int64)
     library = native.load("counting", _SOURCE)
@@ -96,6 +89,21 @@ def count_events(
     if state == _OUTSIDE:
         raise outside_error(events, sensor_size)
     return None if state == _UNSORTED else frames
+
+
+def check_frames_fit(
+    T: int, channels: int, sensor_size: tuple[int, int], itemsize: int = 1
+) -> tuple[int, int, int, int]:
+    """The shape ``[T, C, H, W]`` of frames, unless they would take more than 16 GiB (InputError)."""
+    height, width = sensor_size
+    shape = (T, channels, height, width)
+    size = math.prod(shape) * itemsize
+    if size > _LARGEST_BYTES:
+        raise InputError(
+            f"{T} frames of {height} x {width} pixels would take {size / 2**30:.1f} GiB for one sample. "
+            "Make fewer frames: a longer duration or a smaller T."
+        )
+    return shape
 
 
 def _count_c(

@@ -2,7 +2,8 @@
 
 A :class:`Framing` says which events make which frame, :func:`to_frames` applies it. To slice in a way of your own,
 subclass :class:`Slicing` and write ``slices``, or give a function to :class:`CustomSlices`; to make frames that are no
-counts, subclass :class:`Framing` and write ``frames``, or give a function to :class:`CustomFrames`.
+counts, take one of ``jellyfit.events.representations``, subclass :class:`Framing` and write ``frames``, or give a
+function to :class:`CustomFrames`.
 """
 
 from abc import ABC, abstractmethod
@@ -16,14 +17,27 @@ from jellyfit.errors import InputError, InputTypeError
 from jellyfit.events.array import EventArray, check_events, check_sensor_size, sort_events
 from jellyfit.events.counting import count_events
 from jellyfit.events.parameters import Parameterized
+from jellyfit.events.sums import EventSums, HostSums
 
-__all__ = ["CustomFrames", "CustomSlices", "FixedDuration", "FixedNumber", "Framing", "Slicing", "to_frames"]
+__all__ = [
+    "CustomFrames",
+    "CustomSlices",
+    "FixedDuration",
+    "FixedNumber",
+    "Framing",
+    "Representation",
+    "Slicing",
+    "to_frames",
+]
 
 _MOST_FRAMES = 2**20  # a mistaken unit of time should not take all memory
 
 
 class Framing(Parameterized, ABC):
     """How events become frames. Compares and pickles by its parameters; :meth:`key` names it in a cache.
+
+    Attributes:
+        channels: Channels C of a frame; 2 unless a subclass says otherwise. A network takes as many.
 
     Examples:
         >>> import numpy as np
@@ -37,6 +51,7 @@ class Framing(Parameterized, ABC):
         [[0.0, 7.0]]
     """
 
+    channels: int = 2
     _needs_order: ClassVar[bool] = (
         True  # False: works on unsorted events too, and the pass that counts checks the order
     )
@@ -50,11 +65,36 @@ class Framing(Parameterized, ABC):
             sensor_size: (height, width).
 
         Returns:
-            Frames ``[T, 2, H, W]``.
+            Frames ``[T, C, H, W]`` of C = :attr:`channels`.
         """
 
 
-class Slicing(Framing):
+class Representation(Framing):
+    """A framing that is a formula over sums of events. Subclasses write :meth:`build`.
+
+    The formula works on the host and, through ``jellyfit.frames.frames_on_device``, on any device of PyTorch.
+
+    Examples:
+        >>> from jellyfit import events
+        >>> class AnyEvent(events.Representation):
+        ...     def build(self, sums):
+        ...         return sums.count(events.FixedNumber(T=1).slices(sums.events)) > 0
+        >>> recording = events.make_events([0, 1, 2], [0, 0, 1], [0, 0, 0], [1, 1, 0])
+        >>> events.to_frames(recording, AnyEvent(), (1, 2)).tolist()
+        [[[[False, True]], [[True, False]]]]
+    """
+
+    @abstractmethod
+    def build(self, sums: EventSums) -> Any:
+        """Frames ``[T, C, H, W]`` from the sums over one recording, as an array of the module ``sums.xp``."""
+
+    def frames(self, events: EventArray, sensor_size: tuple[int, int]) -> npt.NDArray[Any]:
+        """Make the frames of one recording on the host; see :func:`to_frames`."""
+        frames: npt.NDArray[Any] = self.build(HostSums(events, sensor_size))
+        return frames
+
+
+class Slicing(Representation):
     """A framing whose frame j counts the events of slice j. Subclasses write :meth:`slices`.
 
     Examples:
@@ -76,6 +116,27 @@ class Slicing(Framing):
         Returns:
             ``[T, 2]``, for each slice the index of its first event and the one behind its last; equal when empty.
         """
+
+    def windows(self, events: EventArray) -> npt.NDArray[np.int64]:
+        """When slices begin and end, for representations that look at times.
+
+        Args:
+            events: Events ``[N]`` sorted by time.
+
+        Returns:
+            ``[T, 2]``, start and end of each slice in µs. Unless a subclass knows better: the times of its first and
+            last event, and for an empty slice the end of the one in front (of the first: the recording's beginning).
+        """
+        windows = np.zeros((len(slices := self.slices(events)), 2), np.int64)
+        last = int(events["t"][0]) if len(events) else 0
+        for j, (start, stop) in enumerate(slices.tolist()):
+            windows[j] = (events["t"][start], events["t"][stop - 1]) if stop > start else (last, last)
+            last = windows[j, 1]
+        return windows
+
+    def build(self, sums: EventSums) -> Any:
+        """Count the events of every slice."""
+        return sums.count(self.slices(sums.events))
 
     def frames(self, events: EventArray, sensor_size: tuple[int, int]) -> npt.NDArray[Any]:
         """Count the events of every slice; see :func:`to_frames`."""
@@ -119,7 +180,7 @@ class FixedNumber(Slicing):
     _needs_order = False
 
     def __init__(self, T: int, split_by: Literal["number", "time"] = "number") -> None:
-        self.T = _positive_integer("T", T, "frames", "T=16 is usual for event cameras")
+        self.T = positive_integer("T", T, "frames", "T=16 is usual for event cameras")
         if self.T > _MOST_FRAMES:
             raise InputError(f"T must be at most {_MOST_FRAMES} frames; got {T}.")
         if split_by not in ("number", "time"):
@@ -136,6 +197,13 @@ class FixedNumber(Slicing):
         else:
             starts = _time_starts(events["t"], _span(events["t"]) // self.T, self.T)
         return _contiguous(starts, len(events))
+
+    def windows(self, events: EventArray) -> npt.NDArray[np.int64]:
+        """See :meth:`Slicing.windows`; slices of equal duration begin and end on time, with events or without."""
+        if self.split_by == "number" or not len(events):
+            return super().windows(events)
+        first, last = int(events["t"][0]), int(events["t"][-1])
+        return _contiguous(first + (last - first) // self.T * np.arange(self.T, dtype=np.int64), last)
 
 
 class FixedDuration(Slicing):
@@ -161,7 +229,7 @@ class FixedDuration(Slicing):
     _needs_order = False
 
     def __init__(self, duration: int) -> None:
-        self.duration = _positive_integer("duration", duration, "µs", "10 ms are duration=10000")
+        self.duration = positive_integer("duration", duration, "µs", "10 ms are duration=10000")
 
     def slices(self, events: EventArray) -> npt.NDArray[np.int64]:
         """See :meth:`Slicing.slices`; no event is left out."""
@@ -175,6 +243,13 @@ class FixedDuration(Slicing):
                 "Give a longer duration; if the recording should be shorter, check its times (they are in µs)."
             )
         return _contiguous(_time_starts(events["t"], self.duration, T), len(events))
+
+    def windows(self, events: EventArray) -> npt.NDArray[np.int64]:
+        """See :meth:`Slicing.windows`; every slice lasts :attr:`duration`."""
+        starts = self.duration * np.arange(len(self.slices(events)), dtype=np.int64)
+        if len(events):
+            starts += int(events["t"][0])
+        return np.stack([starts, starts + self.duration], axis=1)
 
 
 class CustomSlices(Slicing):
@@ -204,15 +279,17 @@ class CustomSlices(Slicing):
 
 
 class CustomFrames(Framing):
-    """Frames made by a function of yours: voxel grids, time surfaces, decaying counts.
+    """Frames made by a function of yours.
 
     Args:
         function: Takes events ``[N]`` sorted by time and the sensor size (height, width), returns frames
-            ``[T, 2, H, W]`` of booleans, integers or floats, all finite. In YAML give its dotted path; for worker
+            ``[T, C, H, W]`` of booleans, integers or floats, all finite. In YAML give its dotted path; for worker
             processes it must be a function of a module, no lambda.
+        channels: C, default 2.
 
     Raises:
-        InputTypeError: Not a function.
+        InputError: Fewer than one channel.
+        InputTypeError: Not a function, or ``channels`` is not an integer.
 
     Examples:
         >>> import numpy as np
@@ -222,18 +299,21 @@ class CustomFrames(Framing):
         (3, 2, 4, 5)
     """
 
-    def __init__(self, function: Callable[[npt.NDArray[Any], tuple[int, int]], npt.NDArray[Any]]) -> None:
-        self.function = _check_function(function, "(events, sensor_size) -> frames [T, 2, H, W]")
+    def __init__(
+        self, function: Callable[[npt.NDArray[Any], tuple[int, int]], npt.NDArray[Any]], channels: int = 2
+    ) -> None:
+        self.function = _check_function(function, "(events, sensor_size) -> frames [T, C, H, W]")
+        self.channels = positive_integer("channels", channels, "channels of a frame", "ON and OFF are channels=2")
 
     def frames(self, events: EventArray, sensor_size: tuple[int, int]) -> npt.NDArray[Any]:
         """Call the function and check what it returns: type and shape (InputTypeError, InputError), finite values."""
         check_events(events, sensor_size)
         frames = self.function(events, sensor_size)
-        expected = f"frames [T, 2, {sensor_size[0]}, {sensor_size[1]}] with T of at least 1"
+        expected = f"frames [T, {self.channels}, {sensor_size[0]}, {sensor_size[1]}] with T of at least 1"
         if not isinstance(frames, np.ndarray) or frames.dtype.kind not in "biuf":
             given = f"an array of {frames.dtype}" if isinstance(frames, np.ndarray) else type(frames).__name__
             raise InputTypeError(f"The function of {self!r} must return {expected}, a NumPy array; got {given}.")
-        if frames.ndim != 4 or frames.shape[1:] != (2, *sensor_size) or not len(frames):
+        if frames.ndim != 4 or frames.shape[1:] != (self.channels, *sensor_size) or not len(frames):
             raise InputError(f"The function of {self!r} must return {expected}; got the shape {list(frames.shape)}.")
         if frames.dtype.kind == "f" and not np.isfinite(frames).all():
             bad = np.count_nonzero(~np.isfinite(frames))
@@ -248,7 +328,7 @@ def to_frames(
     *,
     empty: Literal["error", "zeros"] = "error",
 ) -> npt.NDArray[Any]:
-    """Integrate events to frames: ``frames[j, p, y, x]`` counts the events of slice j at (x, y) of polarity p.
+    """Integrate events to frames: with a slicing ``frames[j, p, y, x]`` counts the events of slice j at (x, y).
 
     No event is lost: with :class:`FixedNumber` and :class:`FixedDuration` the frames sum to N. Fewer events than
     frames, many events at one instant and slices without events are all legal.
@@ -262,8 +342,8 @@ def to_frames(
             (T of them, or one where T depends on the recording; a custom function is called and decides).
 
     Returns:
-        Frames ``[T, 2, H, W]``, channel 0 = OFF, 1 = ON: uint8, or uint16 or uint32 where a count needs it;
-        for :class:`CustomFrames` of the function's dtype.
+        Frames ``[T, C, H, W]`` of C = ``framing.channels``. Of a slicing: counts, channel 0 = OFF, 1 = ON, uint8, or
+        uint16 or uint32 where a count needs it; of other framings: see there.
 
     Raises:
         InputError: No events (unless ``empty="zeros"``), events outside the sensor, frames larger than 16 GiB, a
@@ -279,6 +359,18 @@ def to_frames(
         >>> frames.shape, frames[0, 1].tolist()
         ((2, 2, 2, 4), [[0, 0, 0, 0], [0, 0, 0, 1]])
     """
+    events, size = check_recording(events, framing, sensor_size, empty)
+    if isinstance(framing, Slicing) and not framing._needs_order:
+        frames = framing._count(events, size)
+        if frames is not None:
+            return frames  # one pass over the events did everything
+    return framing.frames(sort_events(events, warn=True), size)
+
+
+def check_recording(
+    events: npt.NDArray[Any], framing: Framing, sensor_size: Sequence[int], empty: str
+) -> tuple[EventArray, tuple[int, int]]:
+    """Check the arguments of :func:`to_frames`, all but the order and the coordinates of the events."""
     if not isinstance(framing, Framing):
         raise InputTypeError(f"framing must be a Framing such as FixedNumber(T=16); got {type(framing).__name__}.")
     if empty not in ("error", "zeros"):
@@ -290,11 +382,7 @@ def to_frames(
             "A recording without events cannot be integrated to frames. If that is meant, give empty='zeros' for "
             "frames of zeros; otherwise check the file, or leave the sample out."
         )
-    if isinstance(framing, Slicing) and not framing._needs_order:
-        frames = framing._count(events, size)
-        if frames is not None:
-            return frames  # one pass over the events did everything
-    return framing.frames(sort_events(events, warn=True), size)
+    return events, size
 
 
 def _span(times: npt.NDArray[np.int64]) -> int:
@@ -341,7 +429,7 @@ def _check_slices(slices: Any, N: int, who: str) -> npt.NDArray[np.int64]:
     return array.astype(np.int64)
 
 
-def _positive_integer(name: str, value: int, unit: str, example: str) -> int:
+def positive_integer(name: str, value: int, unit: str, example: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise InputTypeError(f"{name} must be an integer, in {unit}; got {value!r} ({example}).")
     if value < 1:

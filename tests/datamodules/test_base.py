@@ -50,6 +50,18 @@ def test_shorter_sequences_are_padded_with_zeros_at_the_end() -> None:
     assert batch.lengths.tolist() == [3, 1]
 
 
+def test_a_batch_knows_where_its_samples_have_not_ended() -> None:
+    samples = [Sample(torch.ones(length, 2), 0, "a") for length in (3, 1, 2)]
+    batch = collate_sequences(samples)
+    assert batch.mask().tolist() == [[True, True, True], [True, False, True], [True, False, False]]
+    assert torch.equal(batch.x.any(-1), batch.mask())
+    assert collate_sequences(samples[:1]).mask().all()
+    with pytest.raises(InputError, match="mask over time"):
+        Batch(torch.zeros(4, 3), torch.zeros(4)).mask()
+    with pytest.raises(InputError, match="lengths"):
+        batch._replace(lengths=torch.tensor([4, 1, 1])).mask()
+
+
 def test_stills_become_one_batch() -> None:
     batch = collate_stills([Sample(np.full((1, 2, 2), n, np.float32), n, str(n)) for n in range(3)])
     assert batch.x.shape == (3, 1, 2, 2)
@@ -103,6 +115,15 @@ def test_in_training_processes_get_equally_many(ranks: int) -> None:
     assert {len(part) for part in parts} == {20 // ranks}
     seen = list(chain.from_iterable(parts))
     assert len(seen) == len(set(seen))
+
+
+def test_a_sampler_can_say_the_epoch_too() -> None:
+    plain, both = (ResumableSampler(20, True, 3, 2, 1, with_epoch=pairs) for pairs in (False, True))
+    for epoch in (0, 4):
+        plain.set_epoch(epoch)
+        both.set_epoch(epoch)
+        both.start = plain.start = (4, 6)
+        assert list(both) == [(epoch, index) for index in plain]
 
 
 def test_an_epoch_can_start_in_its_middle() -> None:

@@ -16,7 +16,8 @@ from torchmetrics import MeanMetric, Metric
 
 from jellyfit import losses
 from jellyfit.backbones import SpikingMLP
-from jellyfit.datamodules import Batch, InMemory, Sample, SpikingDataModule, collate_stills
+from jellyfit.callbacks import SpikePictures
+from jellyfit.datamodules import Batch, InMemory, Sample, SpikingDataModule, collate_sequences, collate_stills
 from jellyfit.encoders import PoissonEncoder
 from jellyfit.errors import ConfigError, InputError
 from jellyfit.tasks import ClassificationTask, SpikingTask
@@ -249,6 +250,56 @@ def test_padding_does_not_change_the_loss() -> None:
     other, same = task.step(Batch(padded, y, lengths=torch.tensor([3, 3])), "train")
     torch.testing.assert_close(other, loss)
     torch.testing.assert_close(same["preds"], values["preds"])
+
+
+@pytest.mark.parametrize("loss", [losses.RateCrossEntropy(), losses.PerStepCrossEntropy(), losses.RateMSE()])
+def test_a_padded_batch_is_its_samples_one_by_one(tmp_path: Path, loss: losses.Loss) -> None:
+    class Sequences(Stills):
+        """Samples of 1 to 4 steps; ``size`` of them a batch, so that padding is what differs."""
+
+        def dataset(self, split: str) -> InMemory:
+            stills = super().dataset(split)
+            return InMemory(
+                Sample(sample.x.expand(1 + i % 4, 4), *sample[1:]) for i, sample in enumerate(stills.samples)
+            )
+
+        def collate(self, samples: Any) -> Batch:
+            return collate_sequences(samples)
+
+    logged = []
+    for size in (1, 10):
+        torch.manual_seed(0)
+        task = ClassificationTask(SpikingMLP(4, 3, hidden=[6]), T=None, loss=copy.deepcopy(loss), top_k=2)
+        trainer = make_trainer(tmp_path)
+        trainer.validate(task, datamodule=Sequences(batch_size=size), verbose=False)
+        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        predictions = trainer.predict(task, datamodule=Sequences(batch_size=size)) or []
+        scores = torch.cat([part["scores"] for part in predictions])  # type: ignore[call-overload]
+        logged.append({**values, "scores": scores})
+    alone, padded = logged
+    torch.testing.assert_close(padded.pop("scores"), alone.pop("scores"))
+    assert {"val/loss", "val/accuracy", "firing_rate/head.2", "firing_rate/head.4"} <= set(alone)
+    assert padded == pytest.approx(alone, rel=1e-6)
+
+
+def test_mixed_labels_train_and_count_as_their_largest_class(tmp_path: Path) -> None:
+    mixed = torch.tensor([[0.6, 0.4, 0.0], [0.1, 0.2, 0.7]])
+
+    class Mixed(Stills):
+        def collate(self, samples: Any) -> Batch:
+            batch = super().collate(samples)
+            return batch._replace(y=mixed[torch.arange(len(batch.y)) % 2])
+
+    task = make_task(top_k=2)
+    trainer = make_trainer(tmp_path, callbacks=[SpikePictures()], limit_val_batches=0)
+    trainer.fit(task, datamodule=Mixed(batch_size=4))
+    assert 0 < float(trainer.callback_metrics["train/loss"]) < 3
+    x = torch.rand(2, 4) * 5
+    loss, values = task.step(Batch(x, mixed), "train")
+    assert values["target"].tolist() == [0, 2]
+    expected = nn.functional.cross_entropy(task(x).mean(0), mixed)
+    torch.testing.assert_close(loss, expected)
+    assert (tmp_path / "pictures/spike_raster.png").is_file()
 
 
 def test_a_subclass_adds_a_metric_of_its_own(tmp_path: Path) -> None:
