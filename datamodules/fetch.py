@@ -166,8 +166,10 @@ def _try(file: SourceFile, url: str, part: Path) -> Exception | None:
             return error
         except OSError as error:  # those of urllib are among them
             problem = error
-            if isinstance(error, urllib.error.HTTPError) and error.code < 500:
-                break  # asking again gives the same answer
+            if isinstance(error, urllib.error.HTTPError):
+                error.close()
+                if error.code < 500:
+                    break  # asking again gives the same answer
     return problem
 
 
@@ -178,9 +180,10 @@ def _transfer(url: str, part: Path, name: str) -> None:
     try:
         response = urllib.request.urlopen(request, timeout=60)
     except urllib.error.HTTPError as error:
-        if error.code == 416:  # nothing is missing
-            return
-        raise
+        if error.code != 416:
+            raise
+        error.close()
+        return  # nothing is missing
     with response:
         resumed = response.status == 206
         left = int(response.headers.get("Content-Length") or 0)

@@ -8,6 +8,7 @@ import shutil
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -124,7 +125,7 @@ class ZipTree(Tree):
             try:
                 with self._open().open(name) as member, path.open("wb") as out:
                     shutil.copyfileobj(member, out, 1 << 20)
-            except (zipfile.BadZipFile, EOFError) as error:
+            except (zipfile.BadZipFile, zlib.error, EOFError) as error:
                 raise DataError(f"{name} in {self.path} is damaged ({error}). Fetch the archive again.") from error
             yield path
 
