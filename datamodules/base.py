@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 import lightning.pytorch as pl
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
@@ -199,7 +200,7 @@ class _Frames(Dataset[Sample], Generic[Source]):
     def __getitem__(self, index: int) -> Sample:
         name, source, label = self.samples[index]
         try:
-            frames = events.to_frames(self.module.read(source), self.module.frames, self.module.sensor_size)
+            frames = self.module.integrate(source)
         except ValueError as error:
             raise DataError(f"{type(self.module).__name__}, sample {name!r}: {error}") from error
         return Sample(frames, label, name)
@@ -267,6 +268,10 @@ class EventDataModule(SpikingDataModule):
     def read(self, source: Any) -> events.EventArray:
         """Events of one sample; by default from the file ``source``."""
         return events.read_events(source)
+
+    def integrate(self, source: Any) -> npt.NDArray[Any]:
+        """Frames ``[T, 2, H, W]`` of one sample; by default :attr:`frames` of its events."""
+        return events.to_frames(self.read(source), self.frames, self.sensor_size)
 
     def dataset(self, split: str) -> Dataset[Sample]:
         samples = list(self.samples(split))
