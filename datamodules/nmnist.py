@@ -63,11 +63,12 @@ class NMNIST(RecordingsModule):
             download, prepare_workers,
         )  # fmt: skip
         self.train_only = train_only
-        if train_only:
-            self.files = (SourceFile("Train.zip"),)  # type: ignore[misc]  # a part of it, of any content
+
+    def needed(self) -> tuple[SourceFile, ...]:
+        return (SourceFile("Train.zip"),) if self.train_only else self.files  # or a part of it, of any content
 
     def recordings(self) -> Iterable[Recording]:
-        for file in self.files:
+        for file in self.needed():
             folder = file.name.removesuffix(".zip")
             part = None if self.train_only else folder.lower()
             for name in self.tree(file.name).glob(f"{folder}/*/*.bin"):

@@ -148,6 +148,10 @@ class RecordingsModule(EventDataModule):
         """Settings that change what :meth:`decode` gives, as plain data: another setting makes another cache."""
         return {}
 
+    def needed(self) -> tuple[SourceFile, ...]:
+        """The files that these settings need; by default all of :attr:`files`."""
+        return self.files
+
     # ------------------------------------------------------------ stages
 
     def prepare_data(self) -> None:
@@ -172,11 +176,11 @@ class RecordingsModule(EventDataModule):
         """Have every file, and open it as a tree."""
         if self._trees:
             return
-        by_hand = {file.name: folder for file in self.files if (folder := self._unpacked(file)) is not None}
-        wanted = [file for file in self.files if file.name not in by_hand]
+        by_hand = {file.name: folder for file in self.needed() if (folder := self._unpacked(file)) is not None}
+        wanted = [file for file in self.needed() if file.name not in by_hand]
         paths = fetch(wanted, self.root, self.page, download=self.download) if wanted else {}
         scratch = self.root / "unpacked"
-        for file in self.files:
+        for file in self.needed():
             if file.name in by_hand:
                 self._trees[file.name] = FolderTree(by_hand[file.name])
             elif file.name in paths:
@@ -210,7 +214,7 @@ class RecordingsModule(EventDataModule):
         name = type(self).__name__
         if not found:
             raise DataError(
-                f"{name}: no recordings were found in {', '.join(file.name for file in self.files)} in "
+                f"{name}: no recordings were found in {', '.join(file.name for file in self.needed())} in "
                 f"{self.root.resolve()}. Are these the files of {self.page}, with their folders as they were?"
             )
         ids = {recording.id for recording in found}
