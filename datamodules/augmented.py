@@ -138,7 +138,7 @@ class Augmented(Dataset[Drawn]):
         name, recording, label = self.recording(index)
         y: int | Tensor = self._shares(label) if self.mixes else label
         with naming(module, name):
-            recording, size = check_recording(recording, module.frames, module.sensor_size, "error")
+            recording, _ = check_recording(recording, module.frames, module.sensor_size, "error")
             recording = events.sort_events(recording, warn=True)
             for transform in self.event_transforms:
                 if isinstance(transform, events.EventMix):
@@ -150,7 +150,7 @@ class Augmented(Dataset[Drawn]):
                 else:
                     with seeded_globals(rng):
                         recording = events.sort_events(transform(recording.copy()))
-            return name, events.to_frames(recording, module.frames, size, empty="zeros"), y
+            return name, module.to_frames(recording, empty="zeros"), y
 
     def _shares(self, label: int) -> Tensor:
         return soft_labels(torch.tensor([label]), len(self.module.classes))[0]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Literal, Generic, TypeVar
 
 import lightning.pytorch as pl
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
@@ -238,9 +239,9 @@ class _Frames(Dataset[Sample], Generic[Source]):
             return name, self.module.read(source), label
 
     def __getitem__(self, index: int) -> Sample:
-        name, recording, label = self.recording(index)
+        name, source, label = self.samples[index]
         with naming(self.module, name):
-            return Sample(events.to_frames(recording, self.module.frames, self.module.sensor_size), label, name)
+            return Sample(self.module.integrate(source), label, name)
 
 
 class InMemory(Dataset[Sample]):
@@ -354,6 +355,14 @@ class EventDataModule(SpikingDataModule):
     def read(self, source: Any) -> events.EventArray:
         """Events of one sample; by default from the file ``source``."""
         return events.read_events(source)
+
+    def to_frames(self, recording: events.EventArray, empty: Literal["error", "zeros"] = "error") -> npt.NDArray[Any]:
+        """Frames of a sample's events; by default :attr:`frames` of them, ``[T, C, H, W]``."""
+        return events.to_frames(recording, self.frames, self.sensor_size, empty=empty)
+
+    def integrate(self, source: Any) -> npt.NDArray[Any]:
+        """Frames of one sample; by default those of the events that :meth:`read` gives."""
+        return self.to_frames(self.read(source))
 
     def dataset(self, split: str) -> Dataset[Any]:
         samples = list(self.samples(split))

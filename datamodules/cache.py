@@ -13,9 +13,10 @@ from typing import Any
 
 from jellyfit.errors import DataError
 
-__all__ = ["CacheWarning", "cache_key", "cached_folder"]
+__all__ = ["CacheWarning", "cache_key", "cached_folder", "check_cache"]
 
 MANIFEST = "manifest.json"
+_SMALL = 1 << 24  # a file below this many bytes is compared with its hash whenever the cache is used
 
 
 class CacheWarning(UserWarning):
@@ -45,20 +46,30 @@ def _slow(file: Any) -> str:  # Python 3.10 has no file_digest
     return digest.hexdigest()
 
 
-def _damage(folder: Path, parameters: dict[str, Any]) -> str | None:
-    """What is wrong with a cache folder, or ``None``."""
+def _damage(folder: Path, parameters: dict[str, Any], whole: bool = False) -> str | None:
+    """What is wrong with a cache folder, or ``None``. Large files are read only when ``whole`` asks for it."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
         if manifest["parameters"] != json.loads(json.dumps(parameters)):
             return "it was made with other parameters"
         for name, digest in manifest["sha256"].items():
-            if _digest(folder / name) != digest:
+            size = (folder / name).stat().st_size
+            if size != manifest["bytes"][name] or ((whole or size < _SMALL) and _digest(folder / name) != digest):
                 return f"{name} has changed since it was written"
     except FileNotFoundError as error:
         return f"{Path(str(error.filename)).name} is missing"
     except (KeyError, TypeError, ValueError):
         return f"{MANIFEST} cannot be read"
     return None
+
+
+def check_cache(folder: Path) -> str | None:
+    """What is wrong with the cache in ``folder``, every byte of which is read; ``None`` for a good one."""
+    try:
+        parameters = json.loads((folder / MANIFEST).read_text())["parameters"]
+    except (OSError, KeyError, ValueError):
+        return f"{MANIFEST} is missing or cannot be read"
+    return _damage(folder, parameters, whole=True)
 
 
 def cached_folder(
@@ -96,7 +107,12 @@ def cached_folder(
         root.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=root))
         build(scratch)
-        manifest = {"parameters": parameters, "sha256": {f.name: _digest(f) for f in sorted(scratch.iterdir())}}
+        files = sorted(scratch.iterdir())
+        manifest = {
+            "parameters": parameters,
+            "sha256": {file.name: _digest(file) for file in files},
+            "bytes": {file.name: file.stat().st_size for file in files},
+        }
         (scratch / MANIFEST).write_text(json.dumps(manifest, indent=1))
         scratch.chmod(0o755)
         if folder.exists():

@@ -22,6 +22,7 @@ TRAINER_VERBS = {
 }
 VERBS = {
     **TRAINER_VERBS,
+    "data": "fetch, decode, verify data:     jellyfit data prepare -c configs/nmnist.yaml   (or: check)",
     "doctor": "what is installed, what can run here, and why the rest cannot",
     "events": "files of events:                 jellyfit events info|convert|show FILE",
     "kernels": "the source generated for a neuron:  jellyfit kernels show LIFNode --target cuda",
@@ -69,8 +70,13 @@ def _run(verb: str, arguments: list[str]) -> None:
 
             events(arguments)
             return
-        from jellyfit.cli import run
+        from jellyfit.cli import run, run_data
 
+        if verb == "data":
+            status = run_data(arguments)
+            if status:
+                raise SystemExit(status)
+            return
         run(verb, arguments)
     except KeyboardInterrupt:
         _fail("\nInterrupted.", 130)

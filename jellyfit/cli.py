@@ -27,12 +27,12 @@ from lightning.pytorch.utilities import rank_zero_only
 
 import jellyfit
 from jellyfit.callbacks import InterruptCheckpoint, MetricsCSV, PlainProgress, PredictionsCSV, ProgressBar
-from jellyfit.config_errors import find_mistake
+from jellyfit.config_errors import find_mistake, merge_arguments, nearest
 from jellyfit.errors import ConfigError, JellyfitError
 from jellyfit.runs import CHECKPOINTS, PICTURES, find_checkpoint, new_run, next_version, run_of_checkpoint
 from jellyfit.tasks import SpikingTask
 
-__all__ = ["JellyfitCLI", "run"]
+__all__ = ["JellyfitCLI", "run", "run_data"]
 
 RUN_FOLDER_VARIABLE = "JELLYFIT_RUN_FOLDER"  # tells the other processes of this node where the first one writes
 
@@ -349,6 +349,42 @@ def run(verb: str, arguments: Sequence[str]) -> None:
         if mistake and mistake.startswith("trainer.logger") and ".save_dir: missing" in mistake:
             mistake += " (save_dir=. stands for the run folder)"
         raise ConfigError(mistake or _condensed(str(error))) from error
+
+
+def run_data(arguments: Sequence[str]) -> int:
+    """``jellyfit data prepare|check``: make a data set ready, or read every byte of it; gives the exit status.
+
+    Args:
+        arguments: after the verb: ``prepare`` or ``check``, then those of ``jellyfit fit``, of which the section
+            ``data`` counts.
+
+    Raises:
+        ConfigError: a mistake in the arguments or in the configuration, in one line.
+        DataError: the data set cannot be made ready.
+    """
+    if not arguments or arguments[0] not in ("prepare", "check"):
+        given = f"; got {arguments[0]!r}{nearest(arguments[0], ('prepare', 'check'))}" if arguments else ""
+        raise ConfigError(f"expected 'prepare' or 'check'{given}. For example: jellyfit data prepare -c FILE.yaml")
+    what, rest = arguments[0], _find_bundled_configs(arguments[1:])
+    _quiet()
+    parser = _Parser()
+    parser.add_lightning_class_args(pl.LightningDataModule, "data", subclass_mode=True, required=True)
+    try:
+        data = merge_arguments(rest).get("data")
+        made = parser.instantiate_classes(parser.parse_object({"data": data})).data
+    except (_UsageError, AttributeError, KeyError) as error:
+        known = ("seed_everything", "name", "runs", "trainer", "model", *_verb_keys("fit"))
+        mistake = find_mistake(rest, {"data": pl.LightningDataModule}, known, ("data",))
+        raise ConfigError(mistake or _condensed(str(error))) from error
+    made.prepare_data()
+    if what == "check" and hasattr(made, "problems"):
+        problems = made.problems()
+        print("\n".join([made.summary(), *(f"  problem: {problem}" for problem in problems)]))
+        if not problems:
+            print("  every byte is as it should be")
+        return 1 if problems else 0
+    print(made.summary() if hasattr(made, "summary") else f"{type(made).__name__} is ready")
+    return 0
 
 
 def _verb_keys(verb: str) -> list[str]:

@@ -1,0 +1,123 @@
+"""Files in folders and archives as one tree."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from jellyfit.datamodules.trees import FolderTree, ZipTree, open_tree
+from jellyfit.errors import DataError
+
+FILES = {"Train/0/b.bin": b"bb", "Train/0/a.bin": b"a", "Train/1/c.bin": b"ccc", "readme.txt": b"hello"}
+
+
+def write(kind: str, folder: Path, files: dict[str, bytes]) -> Path:
+    if kind == "folder":
+        for name, content in files.items():
+            (folder / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / "data" / name).write_bytes(content)
+        return folder / "data"
+    path = folder / f"data.{kind}"
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in files.items():
+                archive.writestr(name, content)
+        return path
+    with tarfile.open(path, "w:gz" if kind == "tar.gz" else "w") as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "tar", "tar.gz"])
+def test_files_are_the_same_wherever_they_lie(tmp_path: Path, kind: str) -> None:
+    tree = open_tree(write(kind, tmp_path, FILES), tmp_path / "scratch")
+    assert tree.names() == sorted(FILES)
+    assert tree.glob("Train/*/*.bin") == ["Train/0/a.bin", "Train/0/b.bin", "Train/1/c.bin"]
+    assert tree.glob("*.txt") == ["readme.txt"]
+    assert tree.glob("Train/*") == []
+    for name, content in FILES.items():
+        with tree.local(name) as path:
+            assert path.read_bytes() == content
+            assert path.suffix == Path(name).suffix
+    copy = pickle.loads(pickle.dumps(tree))
+    with copy.local("readme.txt") as path:
+        assert path.read_bytes() == b"hello"
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
+def test_the_digest_changes_with_the_content(tmp_path: Path, kind: str) -> None:
+    digests = set()
+    for i, files in enumerate([FILES, {**FILES, "readme.txt": b"hello!"}, {**FILES, "more": b""}]):
+        (tmp_path / str(i)).mkdir()
+        path = write(kind, tmp_path / str(i), files)
+        digests.add(open_tree(path, tmp_path / str(i) / "scratch").digest())
+        assert open_tree(path, tmp_path / str(i) / "scratch").digest() in digests
+    assert len(digests) == 3
+
+
+def test_what_a_mac_adds_is_not_seen(tmp_path: Path) -> None:
+    path = write("zip", tmp_path, {**FILES, "__MACOSX/Train/._a.bin": b"", "Train/.DS_Store": b""})
+    assert ZipTree(path).names() == sorted(FILES)
+
+
+def test_a_file_of_a_zip_is_on_disk_only_while_it_is_read(tmp_path: Path) -> None:
+    with ZipTree(write("zip", tmp_path, FILES)).local("readme.txt") as path:
+        assert path.exists()
+    assert not path.exists()
+
+
+def test_tar_archives_are_unpacked_once_and_whole(tmp_path: Path) -> None:
+    path = write("tar.gz", tmp_path, FILES)
+    tree = open_tree(path, tmp_path / "scratch")
+    assert isinstance(tree, FolderTree)
+    assert tree.folder == tmp_path / "scratch" / "data"
+    (tree.folder / "readme.txt").write_bytes(b"mine")
+    with open_tree(path, tmp_path / "scratch").local("readme.txt") as again:
+        assert again.read_bytes() == b"mine"
+    assert not [p for p in (tmp_path / "scratch").iterdir() if p.name.startswith(".data")]
+
+
+def test_a_tar_archive_that_is_cut_short_leaves_nothing(tmp_path: Path) -> None:
+    path = write("tar.gz", tmp_path, {f"{i}": bytes(range(256)) * 200 for i in range(20)})
+    path.write_bytes(path.read_bytes()[:-3000])
+    with pytest.raises(DataError, match="damaged"):
+        open_tree(path, tmp_path / "scratch")
+    assert [p.name for p in (tmp_path / "scratch").iterdir() if p.is_dir()] == []
+
+
+def test_a_tar_archive_cannot_write_outside_its_folder(tmp_path: Path) -> None:
+    path = write("tar", tmp_path, {"../../evil": b"x"})
+    with pytest.raises(DataError, match="damaged"):
+        open_tree(path, tmp_path / "scratch")
+    assert not (tmp_path / "evil").exists()
+    assert not (tmp_path.parent / "evil").exists()
+
+
+def test_damaged_zip_archives_and_other_files_are_refused(tmp_path: Path) -> None:
+    path = write("zip", tmp_path, {"a.bin": bytes(i * i % 251 for i in range(5000))})
+    content = bytearray(path.read_bytes())
+    content[200] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="a.bin in .* is damaged"), ZipTree(path).local("a.bin"):
+        pass
+    other = tmp_path / "other.zip"
+    other.write_bytes(b"no archive at all")
+    with pytest.raises(DataError, match="no archive"):
+        open_tree(other, tmp_path)
+
+
+def test_a_rar_archive_without_a_reader_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rarfile", None)
+    path = tmp_path / "part01.rar"
+    path.write_bytes(b"Rar!\x1a\x07\x01\x00")
+    with pytest.raises(DataError, match=r"jellyfit\[rar\]"):
+        open_tree(path, tmp_path / "scratch")
