@@ -379,7 +379,7 @@ def run_data(arguments: Sequence[str]) -> int:
     made.prepare_data()
     if what == "check" and hasattr(made, "problems"):
         problems = made.problems()
-        print("\n".join([made.summary(), *(f"  problem: {problem}" for problem in problems)] or []))
+        print("\n".join([made.summary(), *(f"  problem: {problem}" for problem in problems)]))
         if not problems:
             print("  every byte is as it should be")
         return 1 if problems else 0
