@@ -1,9 +1,10 @@
-"""How fast events become frames: M events/s on one core, beside copying the same bytes and two usual NumPy ways.
+"""How fast events become frames, and files become events: M events/s on one core.
 
-    python benchmarks/events.py [--events 1000000 10000000] [--repeats 15] [--json PATH]
+    python benchmarks/events.py [--events 1000000 10000000] [--decode 1000000] [--repeats 15] [--json PATH]
 
-Every path is checked against the others before it is timed. The copy of the events' bytes is the limit of what
-reading them once (and writing as much) can reach.
+Frames stand beside copying the same bytes and two usual NumPy ways; the copy of the events' bytes is the limit of what
+reading them once (and writing as much) can reach. Decoding stands beside the loaders of SpikingJelly, where it is
+installed, and np.load. Every path is checked against the others before it is timed. Files come from the disk's cache.
 """
 
 import argparse
@@ -11,19 +12,23 @@ import json
 import os
 import platform
 import statistics
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from event_peers import decoders
 
 from jellyfit import native
-from jellyfit.events import EVENT_DTYPE, EventArray, FixedNumber, to_frames
+from jellyfit.events import EVENT_DTYPE, EventArray, FixedNumber, read_events, to_frames, write_events
 
 T = 16
 SENSOR = (128, 128)
+SUFFIXES = {"aedat3": ".aedat", "atis": ".bin", "npz": ".npz"}
 
 
 def make(N: int, kind: str) -> EventArray:
@@ -58,14 +63,26 @@ def bincount(events: EventArray, framing: FixedNumber) -> npt.NDArray[Any]:
     return frames.reshape(T, 2, height, width)
 
 
-def numpy_path(events: EventArray, framing: FixedNumber) -> npt.NDArray[Any]:
-    """to_frames without a compiler."""
+@contextmanager
+def without_compiler() -> Iterator[None]:
     before = os.environ.get("JELLYFIT_NATIVE")
     os.environ["JELLYFIT_NATIVE"] = "0"
     try:
-        return to_frames(events, framing, SENSOR)
+        yield
     finally:
         os.environ.pop("JELLYFIT_NATIVE") if before is None else os.environ.update(JELLYFIT_NATIVE=before)
+
+
+def numpy_path(events: EventArray, framing: FixedNumber) -> npt.NDArray[Any]:
+    """to_frames without a compiler."""
+    with without_compiler():
+        return to_frames(events, framing, SENSOR)
+
+
+def numpy_read(path: Path) -> EventArray:
+    """read_events without a compiler."""
+    with without_compiler():
+        return read_events(path)
 
 
 def c_path(events: EventArray, framing: FixedNumber) -> npt.NDArray[Any]:
@@ -122,18 +139,54 @@ def run(counts: list[int], repeats: int) -> list[dict[str, Any]]:
     return rows
 
 
+def decode(N: int, repeats: int) -> list[dict[str, Any]]:
+    """Files of N events, decoded by each library."""
+    events = make(N, "uniform")
+    rows = []
+    print(f"\n{'events':>10} {'format':>8} {'path':>14} {'ms':>9} {'M ev/s':>8} {'x jellyfit':>10}")
+    with tempfile.TemporaryDirectory() as folder:
+        for name, others in decoders().items():
+            path = Path(folder) / f"events{SUFFIXES[name]}"
+            write_events(path, events, name)
+            paths = {"jellyfit (C)": read_events, "jellyfit NumPy": numpy_read, **others}
+            taken = {}
+            for library, read in paths.items():
+                found = read(path)
+                for field in "txyp":
+                    np.testing.assert_array_equal(found[field], events[field], err_msg=f"{library} {name} {field}")
+                few = repeats if library.startswith("jellyfit") else max(repeats // 5, 1)
+                taken[library] = seconds(lambda read=read, path=path: read(path), few)
+            for library, s in taken.items():
+                row = {
+                    "events": N,
+                    "format": name,
+                    "path": library,
+                    "ms": s * 1e3,
+                    "M_events_per_s": N / s / 1e6,
+                    "times_jellyfit": s / taken["jellyfit (C)"],
+                }
+                rows.append(row)
+                print(
+                    f"{N:>10} {name:>8} {library:>14} {row['ms']:>9.2f} {row['M_events_per_s']:>8.1f} "
+                    f"{row['times_jellyfit']:>10.1f}"
+                )
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, nargs="+", default=[1_000_000, 10_000_000])
+    parser.add_argument("--decode", type=int, default=1_000_000, help="events of the files that are decoded")
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--json", type=Path, help="write the figures here")
     arguments = parser.parse_args()
     state = native.status()
     print(f"C code: {state.version if state.usable else state.reason}")
     rows = run(arguments.events, arguments.repeats)
+    decoded = decode(arguments.decode, arguments.repeats)
     if arguments.json:
         machine = {"machine": platform.machine(), "numpy": np.__version__, "compiler": state.version}
-        arguments.json.write_text(json.dumps({"machine": machine, "frames": rows}, indent=1) + "\n", encoding="utf-8")
+        arguments.json.write_text(json.dumps({"machine": machine, "frames": rows, "decode": decoded}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

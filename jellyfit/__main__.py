@@ -24,6 +24,7 @@ VERBS = {
     **TRAINER_VERBS,
     "data": "fetch, decode, verify data:     jellyfit data prepare -c configs/nmnist.yaml   (or: check)",
     "doctor": "what is installed, what can run here, and why the rest cannot",
+    "events": "files of events:                 jellyfit events info|convert|show FILE",
     "kernels": "the source generated for a neuron:  jellyfit kernels show LIFNode --target cuda",
 }
 
@@ -63,6 +64,11 @@ def _run(verb: str, arguments: list[str]) -> None:
             from jellyfit.show import main as show
 
             show(arguments)
+            return
+        if verb == "events":
+            from jellyfit.events_command import main as events
+
+            events(arguments)
             return
         from jellyfit.cli import run, run_data
 

@@ -18,12 +18,24 @@ from jellyfit.kernels import backend_status
 
 __all__ = ["report"]
 
-_NEEDED = ("torch", "lightning", "torchmetrics", "jsonargparse", "numpy", "matplotlib", "scikit-learn", "tensorboard")
+_NEEDED = (
+    "torch",
+    "lightning",
+    "torchmetrics",
+    "jsonargparse",
+    "numpy",
+    "scipy",
+    "h5py",
+    "matplotlib",
+    "scikit-learn",
+    "tensorboard",
+)
 _EXTRAS = {
     "cupy": (("cupy-cuda12x", "cupy-cuda13x"), "jellyfit[cuda12] or [cuda13]: kernels on NVIDIA GPUs"),
     "wandb": (("wandb",), "jellyfit[wandb]: Weights & Biases logger"),
     "gymnasium": (("gymnasium",), "jellyfit[rl]: reinforcement learning"),
     "lava-dl": (("lava-dl",), "jellyfit[lava]: Loihi (Python 3.10 only)"),
+    "aedat": (("aedat",), "jellyfit[sensors]: AEDAT 4 recordings"),
     "nir": (("nir",), "jellyfit[nir]: exchange format"),
 }
 

@@ -116,3 +116,14 @@ def test_the_open_neuromorphic_benchmark_runs(tmp_path: Path) -> None:
         assert math.isfinite(row["times_jellyfit"]["median"])
         assert row["peak_gib"] > 0
     assert all(net["skipped"][library] == "not installed" for library in PEERS)
+
+
+def test_the_event_benchmark_counts_and_decodes(tmp_path: Path) -> None:
+    figures, table = run("events.py", tmp_path, "--events", "2000", "--decode", "2000", "--repeats", "2")
+    assert {row["path"] for row in figures["frames"]} >= {"jellyfit (C)", "jellyfit NumPy", "bincount", "memory copy"}
+    assert {row["format"] for row in figures["decode"]} == {"aedat3", "atis", "npz"}
+    for row in figures["frames"] + figures["decode"]:
+        assert row["ms"] > 0
+        assert math.isfinite(row["M_events_per_s"])
+    assert all(row["times_jellyfit"] == 1 for row in figures["decode"] if row["path"] == "jellyfit (C)")
+    assert "x jellyfit" in table

@@ -572,3 +572,38 @@ def test_to_array_is_rgb_and_leaves_the_figure_as_it_was(figure):
 def test_to_array_refuses_a_dpi_that_cannot_be(figure, dpi):
     with pytest.raises(InputError, match="dpi: got"):
         pictures.to_array(figure, dpi)
+
+
+# save_gif
+
+
+def test_a_gif_shows_every_frame_enlarged_in_the_colours_of_event_frames(tmp_path):
+    from PIL import Image
+
+    frames = random().integers(0, 3, (5, 2, 20, 30))
+    path = pictures.save_gif(frames, str(tmp_path / "folder" / "a.gif"), fps=20)
+    scale = float(np.percentile(frames[frames > 0], 99))
+    with Image.open(path) as image:
+        assert (image.n_frames, image.size, image.info["duration"], image.info["loop"]) == (5, (240, 160), 50, 0)
+        for step in range(5):
+            image.seek(step)
+            shown = np.asarray(image.convert("RGB"))[::8, ::8]
+            np.testing.assert_array_equal(shown, pictures.event_frame_image(frames[step], scale))
+    assert [entry.name for entry in path.parent.iterdir()] == ["a.gif"]
+
+
+@pytest.mark.parametrize(
+    ("frames", "options", "message"),
+    [
+        (np.zeros((0, 2, 3, 4)), {}, "which is empty"),
+        (np.zeros((5, 3, 3, 4)), {}, "channel 0 = OFF"),
+        (np.full((5, 2, 3, 4), np.nan), {}, "finite"),
+        (np.zeros((5, 2, 3, 4)), {"fps": 0}, "above 0 and at most 100"),
+        (np.zeros((5, 2, 3, 4)), {"fps": float("nan")}, "fps: got nan"),
+        (np.zeros((5, 2, 3, 4)), {"name": "a.png"}, "ends in .gif"),
+    ],
+)
+def test_gifs_that_cannot_be_are_refused(tmp_path, frames, options, message):
+    with pytest.raises(InputError, match=message):
+        pictures.save_gif(frames, tmp_path / options.get("name", "a.gif"), options.get("fps", 10))
+    assert list(tmp_path.iterdir()) == []

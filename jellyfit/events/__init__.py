@@ -13,7 +13,9 @@ from jellyfit.events.array import (
     make_events,
     sort_events,
 )
-from jellyfit.events.files import read_events, write_events
+from jellyfit.events.cutting import Cut, cut
+from jellyfit.events.files import iter_events, read_events, write_events
+from jellyfit.events.formats.hdf5 import read_labels
 from jellyfit.events.frames import (
     CustomFrames,
     CustomSlices,
@@ -24,11 +26,13 @@ from jellyfit.events.frames import (
     to_frames,
 )
 from jellyfit.events.simulate import DVSSimulator, three_saccades
+from jellyfit.events.summary import Summary, summarize
 
 __all__ = [
     "EVENT_DTYPE",
     "CustomFrames",
     "CustomSlices",
+    "Cut",
     "DVSSimulator",
     "EventArray",
     "EventWarning",
@@ -36,11 +40,16 @@ __all__ = [
     "FixedNumber",
     "Framing",
     "Slicing",
+    "Summary",
     "check_events",
     "check_sensor_size",
+    "cut",
+    "iter_events",
     "make_events",
     "read_events",
+    "read_labels",
     "sort_events",
+    "summarize",
     "three_saccades",
     "to_frames",
     "write_events",

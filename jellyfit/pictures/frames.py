@@ -15,7 +15,7 @@ from jellyfit.pictures.style import IMAGE, MUTED, WIDTH, as_array, evenly, make_
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["event_frame_image", "event_frames"]
+__all__ = ["as_event_frames", "event_frame_image", "event_frames", "full_brightness"]
 
 
 def event_frame_image(frame: NDArray[Any], scale: float) -> NDArray[np.uint8]:
@@ -70,14 +70,9 @@ def event_frames(
         InputError: A wrong shape, values that are not finite, or ``max_frames < 1``.
         InputTypeError: Something that is not an array of numbers.
     """
-    array = as_array("frames", frames, ("T", "2", "H", "W"))
-    if array.shape[1] != 2:
-        raise InputError(
-            f"frames: got shape {list(array.shape)}, expected [T, 2, H, W] with channel 0 = OFF, channel 1 = ON events."
-        )
+    array = as_event_frames(frames)
     index = evenly(len(array), max_frames, "max_frames")
-    events = array[array > 0]
-    scale = float(np.percentile(events, 99)) if events.size else 1.0
+    scale = full_brightness(array)
     columns = _grid_columns(len(index))
     rows = math.ceil(len(index) / columns)
     width = max(5.0, min(WIDTH, 2.2 * columns))
@@ -95,9 +90,30 @@ def event_frames(
     parts.append(
         plural(len(array), "step") if len(index) == len(array) else f"{len(index)} of {len(array)} steps drawn"
     )
-    parts.append("ON green, OFF red" if events.size else "no events")
+    parts.append("ON green, OFF red" if (array > 0).any() else "no events")
     figure.supxlabel(textwrap.fill(" · ".join(parts), int(width * 11)), x=0.012, ha="left", fontsize=9, color=MUTED)
     return figure
+
+
+def as_event_frames(frames: NDArray[Any]) -> NDArray[Any]:
+    """Check frames ``[T, 2, H, W]``.
+
+    Raises:
+        InputError: A wrong shape, or values that are not finite.
+        InputTypeError: Something that is not an array of numbers.
+    """
+    array = as_array("frames", frames, ("T", "2", "H", "W"))
+    if array.shape[1] != 2:
+        raise InputError(
+            f"frames: got shape {list(array.shape)}, expected [T, 2, H, W] with channel 0 = OFF, channel 1 = ON events."
+        )
+    return array
+
+
+def full_brightness(frames: NDArray[Any]) -> float:
+    """The value that is drawn with full brightness: the 99th percentile of those above 0; 1 where none is."""
+    events = frames[frames > 0]
+    return float(np.percentile(events, 99)) if events.size else 1.0
 
 
 def _grid_columns(count: int) -> int:

@@ -116,9 +116,7 @@ def test_npz_that_holds_no_events_is_an_error(tmp_path, arrays, message):
 def test_other_files_are_errors(tmp_path):
     path = tmp_path / "e.npz"
     path.write_bytes(b"not a zip file at all")
-    with pytest.raises(
-        DataError, match=re.escape("no format of events that is known here (.npz); it starts with b'not")
-    ):
+    with pytest.raises(DataError, match=r"no format of events that is known here .*; it starts with b'not"):
         ev.read_events(path)
     path.write_bytes(b"")
     with pytest.raises(DataError, match="is empty"):
@@ -191,8 +189,16 @@ def test_written_files_have_the_usual_permissions(tmp_path):
 
 
 def test_write_checks_its_arguments(tmp_path):
-    with pytest.raises(InputError, match=re.escape("Give 'e.npz'")):
-        ev.write_events(tmp_path / "e.aedat", make())
+    with pytest.raises(InputError, match=re.escape("as .npz, .aedat, .dat, .bin; got the name 'e.txt'. Give 'e.npz'")):
+        ev.write_events(tmp_path / "e.txt", make())
+    with pytest.raises(InputError, match=r"AEDAT 2.0 files end in .aedat; got the name 'e.npz'. Give 'e.aedat'"):
+        ev.write_events(tmp_path / "e.npz", make(), "aedat2")
+    with pytest.raises(InputError, match=r"EVT 3.0 is read, not written. Formats to write: npz, aedat3, aedat2"):
+        ev.write_events(tmp_path / "e.raw", make(), "evt3")
+    with pytest.raises(InputError, match="no format 'aedat'"):
+        ev.write_events(tmp_path / "e.aedat", make(), "aedat")
+    with pytest.raises(InputError, match="outside the sensor"):
+        ev.write_events(tmp_path / "e.npz", make(), sensor_size=(128, 128))
     with pytest.raises(InputTypeError, match="make_events"):
         ev.write_events(tmp_path / "e.npz", np.zeros(3))
     assert names(tmp_path) == []

@@ -1,0 +1,70 @@
+"""Other libraries' decoders of event files, where they are installed."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+import types
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Columns = Mapping[str, Any]
+
+
+class _Empty(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Empty modules for what SpikingJelly's data sets import and do not need to decode events."""
+
+    names = ("torchvision", "torchaudio")
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> importlib.machinery.ModuleSpec | None:
+        wanted = name.split(".")[0] in self.names
+        return importlib.machinery.ModuleSpec(name, self, is_package=True) if wanted else None
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
+        return _Stub(spec.name)
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        pass
+
+
+class _Stub(types.ModuleType):
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return type(name, (), {})
+
+
+@contextmanager
+def spikingjelly_datasets(*names: str) -> Iterator[dict[str, Any]]:
+    """SpikingJelly's modules of data sets, without torchvision and torchaudio if those are not installed."""
+    finder = _Empty()
+    sys.meta_path.append(finder)  # behind the others: an installed package comes first
+    try:
+        yield {name: importlib.import_module(f"spikingjelly.datasets.{name}") for name in names}
+    finally:
+        sys.meta_path.remove(finder)
+        for name in [name for name, module in sys.modules.items() if getattr(module, "__loader__", None) is finder]:
+            del sys.modules[name]
+
+
+def decoders() -> dict[str, dict[str, Callable[[Path], Columns]]]:
+    """Functions path -> columns t, x, y, p for each format, by library."""
+    found: dict[str, dict[str, Callable[[Path], Columns]]] = {"aedat3": {}, "atis": {}, "npz": {"np.load": _np_load}}
+    if importlib.util.find_spec("spikingjelly") is not None:
+        with spikingjelly_datasets("utils") as modules:
+            utils = modules["utils"]
+        found["aedat3"]["SpikingJelly"] = utils.load_aedat_v3
+        found["atis"]["SpikingJelly"] = utils.load_ATIS_bin
+    return found
+
+
+def _np_load(path: Path) -> Columns:
+    with np.load(path) as archive:
+        return {name: archive[name] for name in "txyp"}
