@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import lightning.pytorch as pl
 import numpy as np

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -18,7 +18,7 @@ from jellyfit.datamodules.cache import check_cache
 from jellyfit.datamodules.fetch import SourceFile, fetch, find
 from jellyfit.datamodules.splits import saved_split, split_by_class, split_by_group
 from jellyfit.datamodules.store import ArrayStore, build_store, default_workers
-from jellyfit.datamodules.trees import FolderTree, Tree, open_tree
+from jellyfit.datamodules.trees import Tree, archive_stem, open_tree
 from jellyfit.errors import ConfigError, DataError
 
 __all__ = ["Recording", "RecordingsModule"]
@@ -35,7 +35,7 @@ class Recording(NamedTuple):
         tree: which of the data set's trees holds its file.
         name: of that file in the tree.
         label: its class.
-        part: ``"train"`` or ``"test"`` where the publishers say so, else ``None``.
+        part: ``"train"``, ``"val"`` or ``"test"`` where the publishers say so, else ``None``.
         group: who or what must not stand in two parts (a person, a recording), where that is known.
         detail: what else :meth:`RecordingsModule.decode` needs to know, such as where in the file it lies.
     """
@@ -72,7 +72,7 @@ class RecordingsModule(EventDataModule):
     Attributes:
         files: that the data set is made of.
         page: where a person finds them.
-        expected: number of samples of each part of the whole data set, for ``jellyfit data check``.
+        expected: number of samples of each part of the whole data set, or of ``"all"``, for ``jellyfit data check``.
         version: of the decoder; a new number makes new caches.
 
     Args:
@@ -97,7 +97,7 @@ class RecordingsModule(EventDataModule):
 
     files: ClassVar[tuple[SourceFile, ...]] = ()
     page: ClassVar[str] = ""
-    expected: ClassVar[dict[str, int]] = {}
+    expected: Mapping[str, int] = {}
     version: ClassVar[int] = 1
 
     def __init__(
@@ -180,19 +180,24 @@ class RecordingsModule(EventDataModule):
         wanted = [file for file in self.needed() if file.name not in by_hand]
         paths = fetch(wanted, self.root, self.page, download=self.download) if wanted else {}
         scratch = self.root / "unpacked"
+        opened = set()
         for file in self.needed():
+            stem = archive_stem(file.name)
+            if stem in opened:
+                continue  # a further part of an archive in parts, which is read through its first one
+            opened.add(stem)
             if file.name in by_hand:
-                self._trees[file.name] = FolderTree(by_hand[file.name])
+                self._trees[file.name] = self.open(by_hand[file.name], scratch)
             elif file.name in paths:
                 self._trees[file.name] = self.open(paths[file.name], scratch)
 
     def open(self, path: Path, scratch: Path) -> Tree:
-        """The tree of one file of the data set; a file that is no archive is one of its folder."""
+        """The tree of one file of the data set, or of the folder into which somebody has unpacked it."""
         return open_tree(path, scratch)
 
     def _unpacked(self, file: SourceFile) -> Path | None:
         """A folder into which somebody has unpacked ``file`` by hand: ``root/unpacked/NAME``, without its ending."""
-        folder = self.root / "unpacked" / file.name.split(".")[0]
+        folder = self.root / "unpacked" / archive_stem(file.name)
         return folder if find(file, self.root) is None and folder.is_dir() else None
 
     def tree(self, name: str) -> Tree:
@@ -272,6 +277,11 @@ class RecordingsModule(EventDataModule):
             val = []
         if not val and self.val_fraction:
             rest, val = self._draw(rest, self.val_fraction, "val")
+            if not val:
+                raise ConfigError(
+                    f"{type(self).__name__}(val_fraction={self.val_fraction:g}): no class has enough samples to give "
+                    "one for validation. Give a larger share, or 0 to validate on the test samples."
+                )
         parts = {"train": rest, "val": val or test, "test": test}
         place = {name: i for i, name in enumerate(by_id)}
         indices = {name: [place[recording.id] for recording in part] for name, part in parts.items()}
@@ -308,8 +318,12 @@ class RecordingsModule(EventDataModule):
     def integrate(self, source: Recording) -> npt.NDArray[Any]:
         """Frames of one sample: out of the cache, or made from its events."""
         if self._store is not None and self.cache == "frames":
-            array: npt.NDArray[Any] = self._store[self._place(source)]
+            array: npt.NDArray[Any] = self._store[self._place(source)].copy()  # a mapped file cannot be written
             return array
+        return self.make_frames(source)
+
+    def make_frames(self, source: Recording) -> npt.NDArray[Any]:
+        """Frames of one sample from its events; a subclass may arrange them in another way than ``[T, 2, H, W]``."""
         return super().integrate(source)
 
     def _place(self, recording: Recording) -> int:
@@ -340,13 +354,11 @@ class RecordingsModule(EventDataModule):
             for folder in sorted((self.root / "cache").glob("*-*"))
             if folder.is_dir() and (damage := check_cache(folder)) is not None
         ]
-        counts = dict.fromkeys(self.expected, 0)
-        for recording in self._recordings():
-            part = recording.part or "all"
-            counts[part] = counts.get(part, 0) + 1
+        recordings = self._recordings()
         for part, number in self.expected.items():
-            if counts[part] != number:
-                found.append(f"{counts[part]:,} recordings ({part}), the whole data set has {number:,}")
+            count = len(recordings) if part == "all" else sum(recording.part == part for recording in recordings)
+            if count != number:
+                found.append(f"{count:,} recordings ({part}), the whole data set has {number:,}")
         return found
 
 
@@ -358,4 +370,4 @@ def _decode(module: RecordingsModule, recording: Recording) -> npt.NDArray[Any]:
 
 
 def _integrate(module: RecordingsModule, recording: Recording) -> npt.NDArray[Any]:
-    return EventDataModule.integrate(module, recording)
+    return module.make_frames(recording)

@@ -262,7 +262,7 @@ class _Work:
             print(f"{self.description}: {left} samples, {size}{' before compression' if compress else ''}", flush=True)
         if self.workers > 0 and left > 2 * self.workers:
             # forked processes inherit locks of HDF5 and OpenMP in any state
-            self._pool = ProcessPoolExecutor(self.workers, get_context("spawn"))
+            self._pool = ProcessPoolExecutor(self.workers, get_context("spawn"), _take, (self.make,))
         self._progress = track(self._steps(left), self.description, total=left, enabled=left > 100)
 
     @staticmethod
@@ -280,7 +280,7 @@ class _Work:
         if self._pool is None:
             made = map(_make_named, [self.make] * len(group), names, sources)
         else:
-            made = self._pool.map(_make_named, [self.make] * len(group), names, sources, chunksize=4)
+            made = self._pool.map(_make_taken, names, sources, chunksize=4)
         try:
             for array in made:
                 yield array
@@ -304,6 +304,20 @@ def _make_named(make: Callable[[Any], npt.NDArray[Any]], name: str, source: Any)
         return make(source)
     except (JellyfitError, OSError) as error:
         raise DataError(f"sample {name!r}: {error}") from error
+
+
+_taken: Callable[[Any], npt.NDArray[Any]] | None = None  # what a process of the pool makes arrays with
+
+
+def _take(make: Callable[[Any], npt.NDArray[Any]]) -> None:
+    """Begin a process: it is given ``make`` once, not with every few samples, so what ``make`` opens stays open."""
+    global _taken
+    _taken = make
+
+
+def _make_taken(name: str, source: Any) -> npt.NDArray[Any]:
+    assert _taken is not None
+    return _make_named(_taken, name, source)
 
 
 def default_workers() -> int:
