@@ -94,14 +94,15 @@ class _ResumableLoader(DataLoader[Sample]):
         loop = self.trainer.fit_loop
         # not "completed", which lags behind in on_train_batch_end
         batches = loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
-        if batches >= self.trainer.num_training_batches:
-            batches = 0
         epoch = loop.epoch_progress.current.processed  # type: ignore[attr-defined]
+        if batches >= self.trainer.num_training_batches:  # the next is this one's successor, if it is not counted yet
+            epoch, batches = loop.epoch_progress.current.started, 0  # type: ignore[attr-defined]
         return {"epoch": int(epoch), "batches": int(batches)}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         if state_dict and isinstance(self.sampler, ResumableSampler):
             self.sampler.start = (state_dict["epoch"], state_dict["batches"] * (self.batch_size or 1))
+            self.sampler.set_epoch(state_dict["epoch"])  # workers begin to load before Lightning says so
 
 
 class SpikingDataModule(pl.LightningDataModule):

@@ -6,10 +6,18 @@ import signal
 import time
 from pathlib import Path
 
+import lightning.pytorch as pl
+import numpy as np
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 
+from jellyfit import events, frames
+from jellyfit.backbones import SpikingMLP
 from jellyfit.callbacks import read_metrics
+from jellyfit.datamodules import EventDataModule
+from jellyfit.neurons import LIFNode
+from jellyfit.tasks import ClassificationTask
 from tests.conftest import CONFIGS, Cli, start, wait
 
 # Random everywhere: a Poisson encoder draws in training and validation, the order of samples changes every epoch.
@@ -100,3 +108,58 @@ def test_going_on_from_a_checkpoint_of_every_few_steps(cli: Cli, tmp_path: Path)
         runs = [tmp_path / f"runs/{name}" for name in ("whole", "parts")]
         rows = [read_metrics(sorted(run.iterdir())[-1] / "metrics.csv") for run in runs]
         assert rows[1] == rows[0][-len(rows[1]) :], "losses of the whole epoch"
+
+
+class Specks(EventDataModule):
+    """Twelve recordings of noise, made up on the spot."""
+
+    sensor_size = (8, 8)
+    classes = ("a", "b")
+
+    def samples(self, split: str) -> list[tuple[str, int, int]]:
+        return [(f"{split}-{i}", i, i % 2) for i in range(12)]
+
+    def read(self, source: int) -> events.EventArray:
+        draws = np.random.default_rng(source)
+        x, y, p = draws.integers(0, 8, 60), draws.integers(0, 8, 60), draws.integers(0, 2, 60)
+        return events.make_events(np.sort(draws.integers(0, 900, 60)), x, y, p)
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning", "ignore:.*does not have many workers.*")
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_augmented_runs_go_on_to_the_bit_after_an_epoch_and_within_one(tmp_path: Path, workers: int) -> None:
+    def run(folder: str, workers: int, seed: int = 0, resume: Path | None = None) -> Path:
+        torch.manual_seed(0)
+        data = Specks(
+            "nowhere",
+            events.FixedNumber(T=3),
+            batch_size=2,
+            num_workers=workers,
+            seed=seed,
+            event_transforms=[events.EventMix(), events.EventDrop()],
+            frame_transforms=[frames.RandomCrop(1)],
+            batch_transforms=[frames.Mixup()],
+        )
+        callback = ModelCheckpoint(tmp_path / folder, "{step}", every_n_train_steps=1, save_top_k=-1)
+        trainer = pl.Trainer(
+            default_root_dir=tmp_path,
+            accelerator="cpu",
+            max_epochs=2,
+            logger=False,
+            callbacks=[callback],
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            limit_val_batches=0,
+        )
+        task = ClassificationTask(SpikingMLP(128, 2, neuron=LIFNode(backend="torch")))
+        trainer.fit(task, datamodule=data, ckpt_path=resume)
+        return tmp_path / folder / "step=12.ckpt"
+
+    whole = run("whole", 0)
+    for step in (4, 6, 9):  # within the first epoch, after it, within the second
+        resumed = run(f"from-{step}", workers, resume=tmp_path / f"whole/step={step}.ckpt")
+        assert_same_weights(whole, resumed)
+    different = run("other", 0, seed=1)
+    with pytest.raises(AssertionError):
+        assert_same_weights(whole, different)
