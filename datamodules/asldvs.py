@@ -23,7 +23,8 @@ class ASLDVS(RecordingsModule):
     """ASL-DVS: 24 letters, shown by five people to a DAVIS240C (180 x 240); 4,200 samples of about 100 ms of each.
 
     ``ICCV2019_DVS_dataset.zip`` is put into ``root`` by hand. It holds an archive for each letter; these are unpacked
-    from it once, and read as they are. Its host packs it anew, so it has no fixed MD5, and its age is not checked.
+    from it once, and read as they are. Its host packed it anew for everybody, so it has no fixed MD5; the checksums
+    inside it are compared when it is read.
 
     The publishers give no parts, and the names of the files do not say who holds the letter: the parts, drawn from
     each letter by ``seed``, have people in common, which flatters every accuracy on this data set.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zipfile
 from collections.abc import Sequence
@@ -16,9 +17,11 @@ from jellyfit import events
 from jellyfit.datamodules import CIFAR10DVS
 from jellyfit.datamodules.fetch import SourceFile
 from jellyfit.errors import ConfigError, DataError
+from tests.conftest import ROOT
 from tests.datamodules.made import write_zip
 from tests.datamodules.published import Published, Truth, draw, spikingjelly_datasets
 
+REAL = Path(os.environ.get("JELLYFIT_REAL_EVENTS", ROOT.parent / "shared/real_events"))
 SIZE = (128, 128)
 NUMBERS = (0, 2, 10, 99, 100, 101, 250, 999)
 PARTS = ("train", "val", "test")
@@ -130,6 +133,15 @@ def test_the_camera_s_picture_is_the_transpose(tmp_path: Path) -> None:
     camera = events.read_events(tmp_path / "a.aedat")
     assert (found["x"][0], found["y"][0]) == (2, 100)
     assert (camera["x"][0], camera["y"][0]) == (100, 2)
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="no real recordings (set JELLYFIT_REAL_EVENTS to their folder)")
+@pytest.mark.parametrize("name", ["dvs128_alex_walking_again.aedat", "dvs128_chave_fenda.aedat"])
+def test_real_recordings_of_this_camera_are_those_that_spikingjelly_reads(tmp_path: Path, name: str) -> None:
+    found = decoded(tmp_path, (REAL / name).read_bytes())
+    theirs = spikingjelly_datasets("cifar10_dvs")._load_origin_data(REAL / name)
+    for field in "txyp":
+        np.testing.assert_array_equal(found[field], theirs[field], err_msg=field)
 
 
 @pytest.mark.parametrize(

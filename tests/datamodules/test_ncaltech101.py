@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -13,9 +14,12 @@ import pytest
 from jellyfit.datamodules import NCaltech101
 from jellyfit.datamodules.fetch import SourceFile
 from jellyfit.errors import DataError
+from jellyfit.events import FixedNumber
+from tests.conftest import ROOT
 from tests.datamodules.made import atis, write_zip
 from tests.datamodules.published import Published, Truth, draw, spikingjelly_datasets
 
+REAL = Path(os.environ.get("JELLYFIT_REAL_EVENTS", ROOT.parent / "shared/real_events"))
 SIZE = (180, 240)
 COUNTS = {"BACKGROUND_Google": 8, "Faces_easy": 4, "accordion": 5, "car_side": 4, "yin_yang": 12}
 PARTS = ("train", "val", "test")
@@ -82,6 +86,24 @@ def test_what_is_wrong_in_the_archive_is_named(
     monkeypatch.setattr(NCaltech101, "files", (SourceFile("Caltech101.zip"),))
     with pytest.raises(DataError, match=words):
         NCaltech101(tmp_path, val_fraction=0.0, prepare_workers=0).prepare_data()
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="no real recordings (set JELLYFIT_REAL_EVENTS to their folder)")
+def test_real_recordings_fit_the_sensor_and_give_spikingjelly_s_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = {"car_side": REAL / "ncaltech101_car.bin", "chair": REAL / "ncaltech101_chair.bin"}
+    files = {f"Caltech101/{kind}/image_0001.bin": path.read_bytes() for kind, path in paths.items()}
+    write_zip(tmp_path / "Caltech101.zip", files)
+    monkeypatch.setattr(NCaltech101, "files", (SourceFile("Caltech101.zip"),))
+    frames = FixedNumber(T=5, split_by="time")
+    data = NCaltech101(tmp_path, frames, test_fraction=0.0, val_fraction=0.0, prepare_workers=0)
+    utils = spikingjelly_datasets("utils")
+    for name, recording, _ in data.samples("train"):
+        events = utils.load_ATIS_bin(paths[name.split("-")[0]])
+        theirs = utils.integrate_events_by_fixed_frames_number(events, "time", 5, *SIZE)
+        np.testing.assert_array_equal(data.integrate(recording), theirs)
+    assert len(list(data.samples("train"))) == 2
 
 
 def test_published_facts() -> None:

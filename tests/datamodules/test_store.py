@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -150,3 +151,25 @@ def test_two_processes_that_build_at_once_leave_one_good_store(tmp_path: Path) -
     folders = [path for path in tmp_path.iterdir() if path.is_dir()]
     assert len(folders) == 4
     assert all(check_cache(folder) is None for folder in folders)
+
+
+class _Counted:
+    """Makes arrays; each copy that a process receives leaves a file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, source: int) -> np.ndarray:
+        return np.full(3, source)
+
+    def __setstate__(self, state: dict[str, Path]) -> None:
+        self.__dict__.update(state)
+        Path(tempfile.mkstemp(dir=self.folder)[1]).touch()
+
+
+def test_each_process_is_given_what_makes_the_arrays_once(tmp_path: Path) -> None:
+    (tmp_path / "copies").mkdir()
+    ids = [str(i) for i in range(40)]
+    store = build_store(tmp_path, "arrays", {}, ids, range(40), _Counted(tmp_path / "copies"), workers=2)
+    assert [int(array[0]) for array in store] == list(range(40))
+    assert len(list((tmp_path / "copies").iterdir())) <= 2

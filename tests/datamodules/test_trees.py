@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from jellyfit.datamodules.trees import FolderTree, ZipTree, open_tree
+from jellyfit.datamodules.trees import FolderTree, JoinedTree, ZipTree, open_nested, open_tree
 from jellyfit.errors import DataError
 
 FILES = {"Train/0/b.bin": b"bb", "Train/0/a.bin": b"a", "Train/1/c.bin": b"ccc", "readme.txt": b"hello"}
@@ -44,6 +44,9 @@ def test_files_are_the_same_wherever_they_lie(tmp_path: Path, kind: str) -> None
     assert tree.glob("Train/*/*.bin") == ["Train/0/a.bin", "Train/0/b.bin", "Train/1/c.bin"]
     assert tree.glob("*.txt") == ["readme.txt"]
     assert tree.glob("Train/*") == []
+    assert tree.glob("**/*.bin") == ["Train/0/a.bin", "Train/0/b.bin", "Train/1/c.bin"]
+    assert tree.glob("**/0/*.bin") == ["Train/0/a.bin", "Train/0/b.bin"]
+    assert tree.glob("**/*.txt") == ["readme.txt"]
     for name, content in FILES.items():
         with tree.local(name) as path:
             assert path.read_bytes() == content
@@ -121,3 +124,57 @@ def test_a_rar_archive_without_a_reader_says_what_to_install(tmp_path: Path, mon
     path.write_bytes(b"Rar!\x1a\x07\x01\x00")
     with pytest.raises(DataError, match=r"jellyfit\[rar\]"):
         open_tree(path, tmp_path / "scratch")
+
+
+# ------------------------------------------------------------ archives within archives
+
+
+def write_nested(folder: Path, inner: dict[str, dict[str, bytes]]) -> Path:
+    parts = {}
+    for name, files in inner.items():
+        (folder / name).mkdir(parents=True)
+        parts[f"all/{name}.zip"] = write("zip", folder / name, files).read_bytes()
+    return write("zip", folder, {**parts, "all/readme.txt": b"hello"})
+
+
+def test_the_files_of_archives_within_an_archive_are_one_tree(tmp_path: Path) -> None:
+    path = write_nested(tmp_path, {"a": {"a/1.bin": b"one"}, "b": {"b/1.bin": b"uno", "b/2.bin": b"due"}})
+    tree = open_nested(path, tmp_path / "scratch")
+    assert tree.glob("**/*.bin") == ["a/1.bin", "b/1.bin", "b/2.bin"]
+    for name, content in (("a/1.bin", b"one"), ("b/2.bin", b"due"), ("all/readme.txt", b"hello")):
+        with pickle.loads(pickle.dumps(tree)).local(name) as found:
+            assert found.read_bytes() == content
+    assert sorted(p.name for p in (tmp_path / "scratch/data/all").iterdir()) == ["a.zip", "b.zip", "readme.txt"]
+    assert open_nested(tmp_path / "scratch/data", tmp_path / "scratch").names() == tree.names()
+
+
+def test_the_digest_of_archives_within_an_archive_changes_with_their_content(tmp_path: Path) -> None:
+    digests = set()
+    for name, content in (("1", b"one"), ("2", b"two"), ("3", b"three")):
+        path = write_nested(tmp_path / name, {"a": {"a/1.bin": content}})
+        digests.add(open_nested(path, tmp_path / name / "scratch").digest())
+    assert len(digests) == 3
+
+
+def test_an_archive_without_others_in_it_is_read_as_it_is(tmp_path: Path) -> None:
+    tree = open_nested(write("zip", tmp_path, FILES), tmp_path / "scratch")
+    assert isinstance(tree, ZipTree)
+    assert not (tmp_path / "scratch").exists()
+
+
+def test_archives_that_hold_the_same_file_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    trees = [ZipTree(write("zip", tmp_path / name, {"a.bin": b""})) for name in ("one", "two")]
+    with pytest.raises(DataError, match="a.bin is in two of the archives"):
+        JoinedTree(trees).names()
+
+
+def test_an_outer_archive_that_is_damaged_leaves_nothing(tmp_path: Path) -> None:
+    path = write_nested(tmp_path, {"a": {"a/1.bin": bytes(i * i % 251 for i in range(5000))}})
+    content = bytearray(path.read_bytes())
+    content[300] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="damaged"):
+        open_nested(path, tmp_path / "scratch")
+    assert [p.name for p in (tmp_path / "scratch").iterdir() if p.is_dir()] == []
