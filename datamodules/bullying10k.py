@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, ClassVar
 
@@ -73,7 +73,6 @@ class Bullying10K(RecordingsModule):
         for action, (number, md5) in _FILES.items()
     )
     page = "figshare.com/articles/dataset/Bullying10k/19160663"
-    expected: Mapping[str, int] = {"train": 8_000, "test": 2_000}
     sensor_size = (260, 346)
     classes = tuple(_FILES)
 

@@ -76,8 +76,8 @@ class HeidelbergDataModule(RecordingsModule):
     def decode(self, path: Path, recording: Recording) -> npt.NDArray[Any]:
         return events.read_events(path, format="hdf5", sample=recording.detail)
 
-    def make_frames(self, source: Recording) -> npt.NDArray[Any]:
-        return super().make_frames(source)[:, 1, 0]  # ON, and the only row
+    def make_frames(self, recorded: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return super().make_frames(recorded)[:, -1, 0]  # spikes are ON events of the only row
 
 
 class _Table(NamedTuple):
