@@ -8,6 +8,7 @@ import re
 import shutil
 import tarfile
 import tempfile
+import weakref
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
@@ -167,6 +168,8 @@ class ZipTree(Tree):
                 self._archive, self._process = zipfile.ZipFile(self.path), os.getpid()
             except (zipfile.BadZipFile, EOFError) as error:
                 raise DataError(f"{self.path} is a damaged zip archive ({error}). Fetch it again.") from error
+            # a tree is part of cycles, whose pieces end in any order: its file would warn that nobody has closed it
+            weakref.finalize(self, self._archive.close)
         return self._archive
 
     def names(self) -> list[str]:
