@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import os
 import time
 import urllib.error
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from jellyfit.errors import DataError
+from jellyfit.errors import ConfigError, DataError
 from jellyfit.native import write_whole
 from jellyfit.progress import track
 
@@ -51,7 +52,17 @@ class SourceFile:
 
 @contextmanager
 def exclusive(folder: Path, what: str) -> Iterator[None]:
-    """Hold the lock ``what`` of ``folder`` among all processes that see it; the others wait here."""
+    """Hold the lock ``what`` of ``folder`` among all processes that see it; the others wait here.
+
+    Raises:
+        ConfigError: called while a process that another one has started runs the script of that one, which may hold
+            the lock and wait for this process.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise ConfigError(
+            "this script prepares data as soon as it is imported, and a process that helps to prepare them imports it. "
+            "Put what the script does under `if __name__ == '__main__':`."
+        )
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / f".{what}.lock"):
         yield

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
+import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import AbstractContextManager, closing
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager, closing, contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 from types import TracebackType
@@ -280,12 +283,20 @@ class _Work:
         if self._pool is None:
             made = map(_make_named, [self.make] * len(group), names, sources)
         else:
-            made = self._pool.map(_make_taken, names, sources, chunksize=4)
+            with _script_left_alone(self.make):
+                made = self._pool.map(_make_taken, names, sources, chunksize=4)
         try:
             for array in made:
                 yield array
                 if self._progress is not None:
                     next(self._progress, None)
+        except BrokenProcessPool as error:
+            self.end(wait=False)
+            raise DataError(
+                f"{self.description}: a process that helped has ended (see above). Was there too little memory? In a "
+                "script of your own, put what it does under `if __name__ == '__main__':`. prepare_workers=0 does "
+                "without other processes."
+            ) from error
         except BaseException:
             self.end(wait=False)
             raise
@@ -307,6 +318,27 @@ def _make_named(make: Callable[[Any], npt.NDArray[Any]], name: str, source: Any)
 
 
 _taken: Callable[[Any], npt.NDArray[Any]] | None = None  # what a process of the pool makes arrays with
+
+
+@contextmanager
+def _script_left_alone(make: Callable[[Any], npt.NDArray[Any]]) -> Iterator[None]:
+    """Start processes that do not run the user's script again, which they would do to find what is defined in it.
+
+    A script that prepares data without asking whether it is ``__main__`` would begin there once more, and wait for the
+    lock that this process holds. Where ``make`` is of the script itself it has to ask.
+    """
+    script = sys.modules["__main__"]
+    if b"__main__" in pickle.dumps(make):
+        yield
+        return
+    names = {name: getattr(script, name) for name in ("__spec__", "__file__") if hasattr(script, name)}
+    try:
+        for name in names:
+            setattr(script, name, None)
+        yield
+    finally:
+        for name, value in names.items():
+            setattr(script, name, value)
 
 
 def _take(make: Callable[[Any], npt.NDArray[Any]]) -> None:

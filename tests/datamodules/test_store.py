@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from jellyfit.datamodules import store as module
 from jellyfit.datamodules.cache import CacheWarning, check_cache
 from jellyfit.datamodules.store import ArrayStore, StoreWriter, build_store
 from jellyfit.errors import DataError
+from tests.conftest import ROOT
 
 ARRAYS = [
     np.arange(24, dtype=np.uint8).reshape(2, 3, 4),
@@ -164,7 +168,7 @@ class _Counted:
 
     def __setstate__(self, state: dict[str, Path]) -> None:
         self.__dict__.update(state)
-        Path(tempfile.mkstemp(dir=self.folder)[1]).touch()
+        tempfile.NamedTemporaryFile(dir=self.folder, delete=False).close()
 
 
 def test_each_process_is_given_what_makes_the_arrays_once(tmp_path: Path) -> None:
@@ -173,3 +177,47 @@ def test_each_process_is_given_what_makes_the_arrays_once(tmp_path: Path) -> Non
     store = build_store(tmp_path, "arrays", {}, ids, range(40), _Counted(tmp_path / "copies"), workers=2)
     assert [int(array[0]) for array in store] == list(range(40))
     assert len(list((tmp_path / "copies").iterdir())) <= 2
+
+
+SCRIPT = """
+from pathlib import Path
+
+import numpy as np
+
+from jellyfit.datamodules.store import build_store
+{definition}
+print(len(build_store(Path("cache"), "arrays", {{}}, list("abcdefgh"), list(range(1, 9)), {make}, workers=2)), "made")
+"""
+OWN = """
+def own(source):
+    return np.ones(source)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("definition", "make", "guarded"), [("", "np.ones", False), (OWN, "own", True)])
+def test_a_script_is_not_run_again_by_the_processes_that_help_it(
+    tmp_path: Path, definition: str, make: str, guarded: bool
+) -> None:
+    lines = SCRIPT.format(definition=definition, make=make)
+    (tmp_path / "script.py").write_text(
+        lines.replace("print", "if __name__ == '__main__':\n    print") if guarded else lines
+    )
+    ran = run_script(tmp_path)
+    assert (ran.returncode, ran.stdout.count("8 made")) == (0, 1), ran.stderr
+
+
+@pytest.mark.slow
+def test_a_script_that_must_be_imported_and_does_not_guard_itself_is_told_so(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT.format(definition=OWN, make="own"))
+    ran = run_script(tmp_path)
+    assert ran.returncode == 1
+    assert "a process that helps to prepare them imports it" in ran.stderr
+    assert "put what it does under `if __name__ == '__main__':`" in ran.stderr
+
+
+def run_script(folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "script.py"], cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True,
+        text=True, timeout=300,
+    )  # fmt: skip
