@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 import lightning.pytorch as pl
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
@@ -219,9 +220,9 @@ class _Frames(Dataset[Sample], Generic[Source]):
             return name, self.module.read(source), label
 
     def __getitem__(self, index: int) -> Sample:
-        name, recording, label = self.recording(index)
+        name, source, label = self.samples[index]
         with naming(self.module, name):
-            return Sample(events.to_frames(recording, self.module.frames, self.module.sensor_size), label, name)
+            return Sample(self.module.integrate(source), label, name)
 
 
 class InMemory(Dataset[Sample]):
@@ -309,6 +310,10 @@ class EventDataModule(SpikingDataModule):
     def read(self, source: Any) -> events.EventArray:
         """Events of one sample; by default from the file ``source``."""
         return events.read_events(source)
+
+    def integrate(self, source: Any) -> npt.NDArray[Any]:
+        """Frames ``[T, C, H, W]`` of one sample; by default :attr:`frames` of its events."""
+        return events.to_frames(self.read(source), self.frames, self.sensor_size)
 
     def dataset(self, split: str) -> Dataset[Any]:
         samples = list(self.samples(split))
