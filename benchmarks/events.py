@@ -4,8 +4,7 @@
 
 Every path is checked against the others before it is timed. The copy of the events' bytes is the limit of what
 reading them once (and writing as much) can reach. Then voxel grids and time surfaces, with C, without, on PyTorch's CPU
-device, the usual NumPy way, and tonic's where it is installed (its grids and surfaces are defined otherwise: they are
-timed and not compared).
+device, the usual NumPy way, and tonic's where it is installed (timed, not compared: its voxel grid is another).
 """
 
 import argparse

@@ -88,7 +88,8 @@ def naming(module: EventDataModule, name: str) -> Iterator[None]:
 class Augmented(Dataset[Drawn]):
     """Training samples of an :class:`~jellyfit.datamodules.EventDataModule`, asked for by (epoch, index).
 
-    The sampler gives the epoch: workers that live through many epochs have no other way to know it.
+    The sampler gives the epoch: workers that live through many epochs have no other way to know it. An index alone,
+    from another sampler (as under Lightning's ``overfit_batches``), is one of epoch 0.
 
     Args:
         module: Says which transforms.
@@ -116,8 +117,8 @@ class Augmented(Dataset[Drawn]):
     def __len__(self) -> int:
         return len(self.frames)  # type: ignore[arg-type]
 
-    def __getitem__(self, place: tuple[int, int]) -> Drawn:
-        epoch, index = place
+    def __getitem__(self, place: tuple[int, int] | int) -> Drawn:
+        epoch, index = place if isinstance(place, tuple) else (0, place)
         rng = generator_of(self.module.seed, epoch, index)
         name, x, y = self._from_events(index, rng) if self.event_transforms else self._from_frames(index)
         with naming(self.module, name):

@@ -327,6 +327,7 @@ def test_a_datamodule_with_transforms_can_be_pickled() -> None:
     shipped = pickle.loads(pickle.dumps(dataset))  # as to a worker that is started afresh
     for place in ((0, 3), (1, 3)):
         np.testing.assert_array_equal(shipped[place].sample.x, dataset[place].sample.x)
+    np.testing.assert_array_equal(dataset[3].sample.x, dataset[0, 3].sample.x)
 
 
 def test_digits_are_augmented(digits_root: Path) -> None:
