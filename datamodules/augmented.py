@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -126,15 +127,16 @@ class Augmented(Dataset[Drawn]):
                 if isinstance(transform, FrameTransform):
                     x = transform(x, rng)
                 else:
+                    own = x.clone() if isinstance(x, Tensor) else torch.from_numpy(np.array(x))
                     with seeded_globals(rng):
-                        x = transform(torch.tensor(x))
+                        x = transform(own)
         return Drawn(Sample(x, y, name), epoch, index)
 
     def _from_frames(self, index: int) -> tuple[str, Any, int | Tensor]:
         x, y, name = self.frames[index]
         return name, x, y
 
-    def _from_events(self, index: int, rng: Any) -> tuple[str, Any, int | Tensor]:
+    def _from_events(self, index: int, rng: np.random.Generator) -> tuple[str, Any, int | Tensor]:
         module = self.module
         name, recording, label = self.recording(index)
         y: int | Tensor = self._shares(label) if self.mixes else label

@@ -61,7 +61,7 @@ class Halve(torch.nn.Module):
 
 ALL: dict[str, Any] = {
     "event_transforms": [events.EventDrop(), Decimate(), events.Roll(2)],
-    "frame_transforms": [frames.RandomCrop(2), Halve()],
+    "frame_transforms": [frames.RandomCrop(2), Halve(), Halve(), frames.Rotate(mode="bilinear")],
     "batch_transforms": [frames.CutMix(), frames.Mixup()],
 }
 
