@@ -5,6 +5,8 @@
 Frames stand beside copying the same bytes and two usual NumPy ways; the copy of the events' bytes is the limit of what
 reading them once (and writing as much) can reach. Decoding stands beside the loaders of SpikingJelly, where it is
 installed, and np.load. Every path is checked against the others before it is timed. Files come from the disk's cache.
+Then voxel grids and time surfaces, with C, without, on PyTorch's CPU
+device, the usual NumPy way, and tonic's where it is installed (timed, not compared: its voxel grid is another).
 """
 
 import argparse
@@ -24,10 +26,27 @@ import numpy.typing as npt
 from event_peers import decoders
 
 from jellyfit import native
-from jellyfit.events import EVENT_DTYPE, EventArray, FixedNumber, read_events, to_frames, write_events
+from jellyfit.events import (
+    EVENT_DTYPE,
+    EventArray,
+    FixedNumber,
+    Framing,
+    TimeSurface,
+    VoxelGrid,
+    read_events,
+    to_frames,
+    write_events,
+)
+from jellyfit.frames import frames_on_device
+
+try:
+    import tonic.transforms as tonic
+except ImportError:
+    tonic = None
 
 T = 16
 SENSOR = (128, 128)
+TAU = 50_000.0
 SUFFIXES = {"aedat3": ".aedat", "atis": ".bin", "npz": ".npz"}
 
 
@@ -63,6 +82,30 @@ def bincount(events: EventArray, framing: FixedNumber) -> npt.NDArray[Any]:
     return frames.reshape(T, 2, height, width)
 
 
+def voxels_add_at(events: EventArray) -> npt.NDArray[Any]:
+    """np.add.at, twice an event, into a signed float grid."""
+    t = events["t"].astype(np.float64)
+    place = (T - 1) * (t - t[0]) / (t[-1] - t[0])
+    left = np.minimum(place.astype(np.intp), T - 2)
+    share, sign = place - left, np.where(events["p"], 1.0, -1.0)
+    grid = np.zeros((T, *SENSOR), np.float32)
+    np.add.at(grid, (left, events["y"], events["x"]), sign * (1 - share))
+    np.add.at(grid, (left + 1, events["y"], events["x"]), sign * share)
+    return grid[:, None]
+
+
+def surface_by_slice(events: EventArray) -> npt.NDArray[Any]:
+    """The latest time of every pixel by assignment, slice after slice."""
+    framing = FixedNumber(T, "time")
+    latest = np.full((2, *SENSOR), -np.inf)
+    frames = np.zeros((T, 2, *SENSOR), np.float32)
+    for j, ((start, stop), (_, end)) in enumerate(zip(framing.slices(events), framing.windows(events), strict=True)):
+        e = events[start:stop]
+        latest[e["p"].astype(np.intp), e["y"], e["x"]] = e["t"]
+        frames[j] = np.exp((latest - end) / TAU)
+    return frames
+
+
 @contextmanager
 def without_compiler() -> Iterator[None]:
     before = os.environ.get("JELLYFIT_NATIVE")
@@ -73,7 +116,7 @@ def without_compiler() -> Iterator[None]:
         os.environ.pop("JELLYFIT_NATIVE") if before is None else os.environ.update(JELLYFIT_NATIVE=before)
 
 
-def numpy_path(events: EventArray, framing: FixedNumber) -> npt.NDArray[Any]:
+def numpy_path(events: EventArray, framing: Framing) -> npt.NDArray[Any]:
     """to_frames without a compiler."""
     with without_compiler():
         return to_frames(events, framing, SENSOR)
@@ -85,7 +128,7 @@ def numpy_read(path: Path) -> EventArray:
         return read_events(path)
 
 
-def c_path(events: EventArray, framing: FixedNumber) -> npt.NDArray[Any]:
+def c_path(events: EventArray, framing: Framing) -> npt.NDArray[Any]:
     """to_frames."""
     return to_frames(events, framing, SENSOR)
 
@@ -173,6 +216,51 @@ def decode(N: int, repeats: int) -> list[dict[str, Any]]:
     return rows
 
 
+def run_representations(N: int, repeats: int) -> list[dict[str, Any]]:
+    events = make(N, "uniform")
+    size = (SENSOR[1], SENSOR[0], 2)
+    cases: dict[str, tuple[Framing, Callable[[EventArray], npt.NDArray[Any]], Callable[[], Any] | None]] = {
+        "voxel grid": (
+            VoxelGrid(T),
+            voxels_add_at,
+            tonic and (lambda: tonic.ToVoxelGrid(size, n_time_bins=T)),
+        ),
+        "time surface": (
+            TimeSurface(FixedNumber(T, "time"), TAU),
+            surface_by_slice,
+            tonic and (lambda: tonic.ToTimesurface(size, dt=max(N, 1_000_000) // T, tau=TAU)),
+        ),
+    }
+    rows = []
+    print(f"\n{'events':>10} {'what':>12} {'path':>16} {'ms':>9} {'M ev/s':>8} {'x NumPy':>8}")
+    for what, (framing, usual, theirs) in cases.items():
+        paths: dict[str, Callable[[], Any]] = {
+            "jellyfit (C)": lambda f=framing: c_path(events, f),
+            "jellyfit NumPy": lambda f=framing: numpy_path(events, f),
+            "jellyfit torch": lambda f=framing: frames_on_device(events, f, SENSOR, "cpu"),
+            "usual NumPy": lambda u=usual: u(events),
+        }
+        expected = usual(events)
+        for name in list(paths)[:3]:
+            np.testing.assert_allclose(np.asarray(paths[name]()), expected, rtol=1e-3, atol=1e-3, err_msg=name)
+        if theirs is not None:
+            transform = theirs()
+            paths["tonic"] = lambda t=transform: t(events)
+        taken = {
+            name: seconds(path, repeats if "(C)" in name else max(repeats // 4, 2)) for name, path in paths.items()
+        }
+        for name, s in taken.items():
+            row = {"events": N, "what": what, "path": name, "ms": s * 1e3, "M_events_per_s": N / s / 1e6}
+            rows.append({**row, "times_usual_numpy": taken["usual NumPy"] / s})
+            print(
+                f"{N:>10} {what:>12} {name:>16} {row['ms']:>9.2f} {row['M_events_per_s']:>8.0f} "
+                f"{rows[-1]['times_usual_numpy']:>8.2f}"
+            )
+    if tonic is None:
+        print("tonic: not installed")
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, nargs="+", default=[1_000_000, 10_000_000])
@@ -183,10 +271,12 @@ def main() -> None:
     state = native.status()
     print(f"C code: {state.version if state.usable else state.reason}")
     rows = run(arguments.events, arguments.repeats)
+    others = [row for N in arguments.events for row in run_representations(N, arguments.repeats)]
     decoded = decode(arguments.decode, arguments.repeats)
     if arguments.json:
         machine = {"machine": platform.machine(), "numpy": np.__version__, "compiler": state.version}
-        arguments.json.write_text(json.dumps({"machine": machine, "frames": rows, "decode": decoded}, indent=1) + "\n")
+        figures = {"machine": machine, "frames": rows, "representations": others, "decode": decoded}
+        arguments.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -88,7 +89,8 @@ def naming(module: EventDataModule, name: str) -> Iterator[None]:
 class Augmented(Dataset[Drawn]):
     """Training samples of an :class:`~jellyfit.datamodules.EventDataModule`, asked for by (epoch, index).
 
-    The sampler gives the epoch: workers that live through many epochs have no other way to know it.
+    The sampler gives the epoch: workers that live through many epochs have no other way to know it. An index alone,
+    from another sampler (as under Lightning's ``overfit_batches``), is one of epoch 0.
 
     Args:
         module: Says which transforms.
@@ -116,8 +118,8 @@ class Augmented(Dataset[Drawn]):
     def __len__(self) -> int:
         return len(self.frames)  # type: ignore[arg-type]
 
-    def __getitem__(self, place: tuple[int, int]) -> Drawn:
-        epoch, index = place
+    def __getitem__(self, place: tuple[int, int] | int) -> Drawn:
+        epoch, index = place if isinstance(place, tuple) else (0, place)
         rng = generator_of(self.module.seed, epoch, index)
         name, x, y = self._from_events(index, rng) if self.event_transforms else self._from_frames(index)
         with naming(self.module, name):
@@ -125,15 +127,16 @@ class Augmented(Dataset[Drawn]):
                 if isinstance(transform, FrameTransform):
                     x = transform(x, rng)
                 else:
+                    own = x.clone() if isinstance(x, Tensor) else torch.from_numpy(np.array(x))
                     with seeded_globals(rng):
-                        x = transform(torch.tensor(x))
+                        x = transform(own)
         return Drawn(Sample(x, y, name), epoch, index)
 
     def _from_frames(self, index: int) -> tuple[str, Any, int | Tensor]:
         x, y, name = self.frames[index]
         return name, x, y
 
-    def _from_events(self, index: int, rng: Any) -> tuple[str, Any, int | Tensor]:
+    def _from_events(self, index: int, rng: np.random.Generator) -> tuple[str, Any, int | Tensor]:
         module = self.module
         name, recording, label = self.recording(index)
         y: int | Tensor = self._shares(label) if self.mixes else label

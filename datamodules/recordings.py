@@ -320,11 +320,7 @@ class RecordingsModule(EventDataModule):
         if self._store is not None and self.cache == "frames":
             array: npt.NDArray[Any] = self._store[self._place(source)].copy()  # a mapped file cannot be written
             return array
-        return self.make_frames(self.read(source))
-
-    def make_frames(self, recorded: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Frames of the events of one sample; a subclass may arrange them in another way than ``[T, 2, H, W]``."""
-        return events.to_frames(recorded, self.frames, self.sensor_size)
+        return super().integrate(source)
 
     def _place(self, recording: Recording) -> int:
         if self._places is None:
@@ -370,4 +366,4 @@ def _decode(module: RecordingsModule, recording: Recording) -> npt.NDArray[Any]:
 
 
 def _integrate(module: RecordingsModule, recording: Recording) -> npt.NDArray[Any]:
-    return module.make_frames(module.read(recording))
+    return module.to_frames(module.read(recording))

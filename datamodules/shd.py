@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy.typing as npt
 
@@ -76,8 +76,8 @@ class HeidelbergDataModule(RecordingsModule):
     def decode(self, path: Path, recording: Recording) -> npt.NDArray[Any]:
         return events.read_events(path, format="hdf5", sample=recording.detail)
 
-    def make_frames(self, recorded: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        return super().make_frames(recorded)[:, -1, 0]  # spikes are ON events of the only row
+    def to_frames(self, recording: npt.NDArray[Any], empty: Literal["error", "zeros"] = "error") -> npt.NDArray[Any]:
+        return super().to_frames(recording, empty)[:, -1, 0]  # spikes are ON events of the only row
 
 
 class _Table(NamedTuple):

@@ -88,6 +88,18 @@ def test_without_other_libraries_only_eager_pytorch_and_copies_are_measured(tmp_
     assert "not installed" in table
 
 
+def test_the_events_benchmark_compares_every_path_before_it_is_timed(tmp_path: Path) -> None:
+    figures, table = run("events.py", tmp_path, "--events", "2000", "--repeats", "2")
+    assert {row["path"] for row in figures["frames"]} == {
+        "memory copy", "jellyfit (C)", "jellyfit NumPy", "bincount", "add.at"
+    }  # fmt: skip
+    paths = {(row["what"], row["path"]) for row in figures["representations"]}
+    ours = ("jellyfit (C)", "jellyfit NumPy", "jellyfit torch", "usual NumPy")
+    assert paths >= {(what, path) for what in ("voxel grid", "time surface") for path in ours}
+    assert all(row["ms"] > 0 for row in figures["frames"] + figures["representations"])
+    assert ("tonic: not installed" in table) != (("voxel grid", "tonic") in paths)
+
+
 def test_what_is_too_large_or_too_slow_is_left_out_and_said(tmp_path: Path) -> None:
     figures, table = run(
         "neurons.py", tmp_path, "--only", "cells", "--neurons", "IF", "--steps", "2", "--sizes", "64", "65536",

@@ -11,7 +11,7 @@ import numpy as np
 
 from jellyfit.errors import InputError, InputTypeError
 from jellyfit.events.frames import Representation, Slicing, positive_integer
-from jellyfit.events.sums import NEVER, EventSums
+from jellyfit.events.sums import EventSums
 
 __all__ = ["CountsAndTimes", "MergedCounts", "TimeSurface", "VoxelGrid"]
 
@@ -117,7 +117,7 @@ class TimeSurface(Representation):
         tau: Time constant τ in µs, above 0. Default 50,000 (50 ms).
 
     Raises:
-        InputError: τ is not finite and above 0; later, slices that do not follow each other in time.
+        InputError: τ is not above 0, or above 10^15; later, slices that do not follow each other in time.
         InputTypeError: Not a slicing, or τ is not a number.
 
     Source: Lagorce, Orchard, Galluppi, Shi and Benosman, "HOTS: a hierarchy of event-based time-surfaces for pattern
@@ -135,8 +135,8 @@ class TimeSurface(Representation):
     def __init__(self, slicing: Slicing, tau: float = 50_000.0) -> None:
         if isinstance(tau, bool) or not isinstance(tau, int | float | np.integer | np.floating):
             raise InputTypeError(f"tau must be a number, the time constant in µs; got {tau!r}.")
-        if not (math.isfinite(tau) and tau > 0):
-            raise InputError(f"tau must be finite and above 0, in µs (50 ms are tau=50000); got {tau}.")
+        if not 0 < tau <= 1e15:
+            raise InputError(f"tau must be above 0 and at most 1e15, in µs (50 ms are tau=50000); got {tau}.")
         self.slicing = _check_slicing(slicing)
         self.tau = float(tau)
 
@@ -145,9 +145,11 @@ class TimeSurface(Representation):
         ends = self.slicing.windows(sums.events)[:, 1]
         if (ends[1:] < ends[:-1]).any():
             raise InputError(f"{self!r} looks back in time: no slice may end before the one in front of it.")
-        latest = sums.latest(self.slicing.slices(sums.events), carry=True)
-        age = sums.cast(_age(latest, sums.column(ends), sums), "float64")
-        return sums.cast(sums.xp.exp(-age / self.tau) * (latest != NEVER), "float32")
+        surface = sums.cast(sums.latest(self.slicing.slices(sums.events), carry=True), "float64")
+        surface -= sums.cast(sums.column(ends), "float64")  # where nothing happened, so long ago that exp gives 0
+        surface /= self.tau
+        surface = sums.cast(surface, "float32")
+        return sums.xp.exp(surface, out=surface)
 
 
 class CountsAndTimes(Representation):
@@ -182,17 +184,13 @@ class CountsAndTimes(Representation):
     def build(self, sums: EventSums) -> Any:
         """See the class."""
         slices, windows = self.slicing.slices(sums.events), self.slicing.windows(sums.events)
-        latest = sums.latest(slices, carry=False)
-        age = _age(latest, sums.column(windows[:, 1]), sums)
-        length = sums.column(np.maximum(windows[:, 1] - windows[:, 0], 1))
-        times = (1.0 - sums.cast(age, "float64") / sums.cast(length, "float64")) * (latest != NEVER)
-        parts = [sums.cast(sums.count(slices), "float32"), sums.cast(times, "float32")]
+        end, length = windows[:, 1], np.maximum(windows[:, 1] - windows[:, 0], 1)
+        times = sums.cast(sums.latest(slices, carry=False), "float64")
+        times -= sums.cast(sums.column(end), "float64")
+        times /= sums.cast(sums.column(length), "float64")
+        times += 1.0  # far below 0 where nothing happened
+        parts = [sums.cast(sums.count(slices), "float32"), sums.cast(times, "float32").clip(0.0)]
         return sums.xp.concatenate(parts, 1)
-
-
-def _age(latest: Any, end: Any, sums: EventSums) -> Any:
-    """Time since the latest event in µs; 0 where there was none, so that nothing overflows."""
-    return sums.xp.where(latest == NEVER, 0, end - sums.xp.where(latest == NEVER, end, latest))
 
 
 def _normalized(grid: Any, sums: EventSums) -> Any:

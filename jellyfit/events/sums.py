@@ -21,7 +21,7 @@ from jellyfit.events.counting import check_frames_fit, count_events
 __all__ = ["NEVER", "EventSums", "HostSums"]
 
 NEVER = int(np.iinfo(np.int64).min)
-"""The latest time of a pixel that has seen no event."""
+"""The latest time of a pixel that has seen no event: before all others."""
 
 # Slices may overlap, so the latest time is a maximum and not simply the last one written. Voxels are kept as whole
 # numbers: the two shares of an event add up to `span` exactly, in any order of the events.
@@ -74,7 +74,7 @@ class EventSums(ABC):
     Attributes:
         events: Events ``[N]``, sorted by time and within the sensor.
         sensor_size: (height, width).
-        xp: The module of ``exp`` and ``where`` for what the methods return: NumPy or PyTorch.
+        xp: The module of ``exp``, ``concatenate`` and so on for what the methods return: NumPy or PyTorch.
 
     Args:
         events: Events ``[N]`` sorted by time.

@@ -61,7 +61,7 @@ class Halve(torch.nn.Module):
 
 ALL: dict[str, Any] = {
     "event_transforms": [events.EventDrop(), Decimate(), events.Roll(2)],
-    "frame_transforms": [frames.RandomCrop(2), Halve()],
+    "frame_transforms": [frames.RandomCrop(2), Halve(), Halve(), frames.Rotate(mode="bilinear")],
     "batch_transforms": [frames.CutMix(), frames.Mixup()],
 }
 
@@ -323,6 +323,11 @@ def test_a_datamodule_with_transforms_can_be_pickled() -> None:
     again = pickle.loads(pickle.dumps(data))
     again.setup("fit")
     assert_equal(epochs(data)[1], epochs(again)[1])
+    dataset = data.dataset("train")
+    shipped = pickle.loads(pickle.dumps(dataset))  # as to a worker that is started afresh
+    for place in ((0, 3), (1, 3)):
+        np.testing.assert_array_equal(shipped[place].sample.x, dataset[place].sample.x)
+    np.testing.assert_array_equal(dataset[3].sample.x, dataset[0, 3].sample.x)
 
 
 def test_digits_are_augmented(digits_root: Path) -> None:
