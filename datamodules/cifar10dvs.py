@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from jellyfit import events
 from jellyfit.datamodules.fetch import SourceFile
 from jellyfit.datamodules.recordings import Cache, Recording, RecordingsModule
 from jellyfit.errors import ConfigError, DataError
+from jellyfit.frames import BatchTransform, FrameTransform
 
 __all__ = ["CIFAR10DVS"]
 
@@ -45,7 +46,8 @@ class CIFAR10DVS(RecordingsModule):
     Args:
         root: folder of the files, default ``data/cifar10dvs``.
         frames, batch_size, num_workers, pin_memory, seed, cache, compress, val_fraction, test_fraction, download,
-            prepare_workers: see :class:`~jellyfit.datamodules.RecordingsModule`.
+            prepare_workers, event_transforms, frame_transforms, batch_transforms: see
+            :class:`~jellyfit.datamodules.RecordingsModule`.
         split: what tests: ``"file-order"`` (default): the last tenth of each class (``test_fraction``), its files in
             the order of their names as text, as SpikingJelly's ``split_to_train_test_set`` gives it; ``"tebn"``: the
             files numbered 0 to 99 of each class (Duan et al., 2022); ``"shuffled"``: ``test_fraction`` of each class,
@@ -89,10 +91,13 @@ class CIFAR10DVS(RecordingsModule):
         download: bool = True,
         prepare_workers: int | None = None,
         split: Split = "file-order",
+        event_transforms: Sequence[events.EventTransform | events.EventMix | Callable[..., Any]] | None = None,
+        frame_transforms: Sequence[FrameTransform | Callable[..., Any]] | None = None,
+        batch_transforms: Sequence[BatchTransform] | None = None,
     ) -> None:
         super().__init__(
             root, frames, batch_size, num_workers, pin_memory, seed, cache, compress, val_fraction, test_fraction,
-            download, prepare_workers,
+            download, prepare_workers, event_transforms, frame_transforms, batch_transforms,
         )  # fmt: skip
         if split not in ("file-order", "tebn", "shuffled"):
             raise ConfigError(f"CIFAR10DVS(split={split!r}): expected 'file-order', 'tebn' or 'shuffled'.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -15,6 +15,7 @@ from jellyfit import events
 from jellyfit.datamodules.fetch import SourceFile
 from jellyfit.datamodules.recordings import Cache, Recording, RecordingsModule
 from jellyfit.errors import ConfigError, DataError
+from jellyfit.frames import BatchTransform, FrameTransform
 
 __all__ = ["NMNIST"]
 
@@ -29,7 +30,8 @@ class NMNIST(RecordingsModule):
     Args:
         root: folder of the files, default ``data/nmnist``.
         frames, batch_size, num_workers, pin_memory, seed, cache, compress, val_fraction, test_fraction, download,
-            prepare_workers: see :class:`~jellyfit.datamodules.RecordingsModule`.
+            prepare_workers, event_transforms, frame_transforms, batch_transforms: see
+            :class:`~jellyfit.datamodules.RecordingsModule`.
         split: ``"official"`` (default): the samples of ``Test.zip`` test. The others do without it, and take a
             ``Train.zip`` that holds a part of the digits too: with ``"file-order"`` the last of its samples by number
             test, ``test_fraction`` of all; with ``"shuffled"`` that share of each class, drawn by ``seed``.
@@ -72,10 +74,13 @@ class NMNIST(RecordingsModule):
         download: bool = True,
         prepare_workers: int | None = None,
         split: Split = "official",
+        event_transforms: Sequence[events.EventTransform | events.EventMix | Callable[..., Any]] | None = None,
+        frame_transforms: Sequence[FrameTransform | Callable[..., Any]] | None = None,
+        batch_transforms: Sequence[BatchTransform] | None = None,
     ) -> None:
         super().__init__(
             root, frames, batch_size, num_workers, pin_memory, seed, cache, compress, val_fraction, test_fraction,
-            download, prepare_workers,
+            download, prepare_workers, event_transforms, frame_transforms, batch_transforms,
         )  # fmt: skip
         if split not in ("official", "file-order", "shuffled"):
             raise ConfigError(f"NMNIST(split={split!r}): expected 'official', 'file-order' or 'shuffled'.")

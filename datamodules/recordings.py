@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -20,6 +20,7 @@ from jellyfit.datamodules.splits import saved_split, split_by_class, split_by_gr
 from jellyfit.datamodules.store import ArrayStore, build_store, default_workers
 from jellyfit.datamodules.trees import Tree, archive_stem, open_tree
 from jellyfit.errors import ConfigError, DataError
+from jellyfit.frames import BatchTransform, FrameTransform
 
 __all__ = ["Recording", "RecordingsModule"]
 
@@ -38,6 +39,11 @@ class Recording(NamedTuple):
         part: ``"train"``, ``"val"`` or ``"test"`` where the publishers say so, else ``None``.
         group: who or what must not stand in two parts (a person, a recording), where that is known.
         detail: what else :meth:`RecordingsModule.decode` needs to know, such as where in the file it lies.
+
+    Examples:
+        >>> from jellyfit.datamodules import Recording
+        >>> Recording("train-00003", "Train.zip", "Train/4/00003.bin", 4, "train").label
+        4
     """
 
     id: str
@@ -89,10 +95,36 @@ class RecordingsModule(EventDataModule):
         test_fraction: share of all samples that tests, where the publishers give no parts; default 0.1.
         download: fetch files that may be fetched by programs; default ``True``.
         prepare_workers: processes that decode; default: one a core.
+        event_transforms, frame_transforms, batch_transforms: augmentation of the training samples, see
+            :class:`~jellyfit.datamodules.EventDataModule`.
 
     Raises:
         ConfigError: an argument that cannot be.
         DataError: files that are missing or damaged; names them.
+
+    Examples:
+        >>> import pathlib, tempfile
+        >>> from jellyfit import events
+        >>> from jellyfit.datamodules import Recording, RecordingsModule, SourceFile
+        >>> class Mine(RecordingsModule):
+        ...     files = (SourceFile("mine"),)
+        ...     sensor_size = (4, 6)
+        ...     classes = ("left", "right")
+        ...
+        ...     def recordings(self):
+        ...         for name in self.tree("mine").glob("*.npz"):
+        ...             yield Recording(name, "mine", name, int("right" in name))
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     folder = pathlib.Path(root, "unpacked", "mine")
+        ...     folder.mkdir(parents=True)
+        ...     for i in range(10):
+        ...         recorded = events.make_events(t=[1, 9], x=[i // 2, 0], y=[0, 3], p=[1, 0])
+        ...         events.write_events(folder / f"{i}-{'left' if i % 2 else 'right'}.npz", recorded)
+        ...     data = Mine(root, val_fraction=0.25, test_fraction=0.2, prepare_workers=0)
+        ...     data.setup("fit")
+        ...     data.setup("test")
+        ...     [len(list(data.samples(part))) for part in ("train", "val", "test")]
+        [6, 2, 2]
     """
 
     files: ClassVar[tuple[SourceFile, ...]] = ()
@@ -114,8 +146,21 @@ class RecordingsModule(EventDataModule):
         test_fraction: float = 0.1,
         download: bool = True,
         prepare_workers: int | None = None,
+        event_transforms: Sequence[events.EventTransform | events.EventMix | Callable[..., Any]] | None = None,
+        frame_transforms: Sequence[FrameTransform | Callable[..., Any]] | None = None,
+        batch_transforms: Sequence[BatchTransform] | None = None,
     ) -> None:
-        super().__init__(root, frames, batch_size, num_workers, pin_memory, seed)
+        super().__init__(
+            root,
+            frames,
+            batch_size,
+            num_workers,
+            pin_memory,
+            seed,
+            event_transforms=event_transforms,
+            frame_transforms=frame_transforms,
+            batch_transforms=batch_transforms,
+        )
         name = type(self).__name__
         if cache not in _CACHES:
             raise ConfigError(f"{name}(cache={cache!r}): expected one of {', '.join(map(repr, _CACHES))}.")

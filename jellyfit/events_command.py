@@ -23,7 +23,20 @@ _COLUMNS = ("file", "format", "sensor", "events", "ON", "duration s", "events/s"
 
 
 def main(arguments: Sequence[str]) -> None:
-    """The verb ``events``; raises ``SystemExit`` on wrong usage and where a file of ``info`` cannot be read."""
+    """The verb ``events``; raises ``SystemExit`` on wrong usage and where a file of ``info`` cannot be read.
+
+    Examples:
+        >>> import contextlib, io, tempfile
+        >>> from jellyfit import events
+        >>> from jellyfit.events_command import main
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = f"{folder}/two.npz"
+        ...     events.write_events(path, events.make_events(t=[1, 2], x=[0, 1], y=[0, 0], p=[1, 0]))
+        ...     with contextlib.redirect_stdout(io.StringIO()):
+        ...         main(["convert", path, f"{folder}/two.aedat"])
+        ...     len(events.read_events(f"{folder}/two.aedat"))
+        2
+    """
     given = _parser().parse_args(list(arguments))
     with _warnings_in_one_line():
         try:
