@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -21,17 +22,26 @@ from jellyfit.backbones import (
     SpikingRecurrentNet,
     SpikingResNet,
     SpikingVGG,
+    resnet,
 )
 from jellyfit.neurons import BaseNode, LIFNode
 
 Build = Callable[..., Backbone]
+
+
+def few(cls: Callable[..., Backbone], *args: Any, **options: Any) -> Backbone:
+    """A network of bottlenecks, fewer than there are in any, to be quick."""
+    with patch.dict(resnet._BLOCKS, {50: (2, 1, 1, 1)}):
+        return cls(50, *args, **options)
+
+
 FAMILIES: dict[str, tuple[Build, tuple[int, ...]]] = {
     "plif": (lambda **k: PLIFNet("nmnist", 3, 4, input_size=(8, 9), voting_size=2, **k), (2, 8, 9)),
     "vgg": (lambda **k: SpikingVGG(11, 3, base_channels=2, pool_size=1, hidden=[8], **k), (3, 32, 33)),
     "resnet": (lambda **k: SpikingResNet(18, 3, base_channels=4, in_channels=2, stem="small", **k), (2, 12, 9)),
-    "resnet50": (lambda **k: SpikingResNet(50, 3, base_channels=2, groups=2, **k), (3, 32, 33)),
+    "resnet50": (lambda **k: few(SpikingResNet, 3, base_channels=2, groups=2, **k), (3, 32, 33)),
     "sew": (lambda **k: SEWResNet(18, 3, base_channels=4, in_channels=2, stem="small", **k), (2, 12, 9)),
-    "sew50": (lambda **k: SEWResNet(50, 3, "IAND", base_channels=2, **k), (3, 32, 33)),
+    "sew50": (lambda **k: few(SEWResNet, 3, "IAND", base_channels=2, **k), (3, 32, 33)),
     "sew7b": (lambda **k: SEW7BNet(3, [4, 4, 6], input_size=(8, 9), **k), (2, 8, 9)),
     "ms": (lambda **k: MSResNet(18, 3, 2, 4, "small", False, **k), (2, 12, 9)),
     "spikformer": (lambda **k: Spikformer(2, 4, 3, 16, 2, 2.0, 2, **k), (2, 8, 10)),
