@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from jellyfit import functional
-from jellyfit.errors import InputTypeError
+from jellyfit.errors import InputError, InputTypeError
 from jellyfit.neurons import BaseNode, LIFNode, StepModule, pure
 
 __all__ = ["Backbone", "neuron_from"]
@@ -119,6 +121,20 @@ class Backbone(StepModule):
     def set_step_mode(self, step_mode: str) -> None:
         """Set the step mode of the network and of everything in it."""
         functional.set_step_mode(self, step_mode)
+
+    def misfit(self, x: Tensor, step_shape: str) -> InputError:
+        """The error for an input that is not of ``step_shape`` (``"[N, C, H, W]"``), told in the present step mode."""
+        hint = ""
+        if self.step_mode == "m":
+            step_shape = step_shape.replace("[N", "[T, N")
+            hint = " (a sequence; for still images set the task's T)"
+        return InputError(f"{type(self).__name__}: got shape {list(x.shape)}; expected {step_shape}{hint}.")
+
+    def check_features(self, x: Tensor, in_features: int) -> None:
+        """Raise :class:`~jellyfit.errors.InputError` unless a sample has ``in_features`` values at every step."""
+        lead = 2 if self.step_mode == "m" else 1
+        if math.prod(x.shape[lead:]) != in_features or x.ndim <= lead:
+            raise self.misfit(x, f"[N, *] with {in_features} values a sample and step")
 
     def extra_repr(self) -> str:
         return f"step_mode={self.step_mode!r}" + (", carry_state=True" if self.carry_state else "")

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from torch import Tensor, nn
 
 from jellyfit import layers
 from jellyfit.backbones.base import Backbone, neuron_from
+from jellyfit.backbones.images import ImageBackbone, check_positive
 from jellyfit.errors import InputError
 from jellyfit.neurons import BaseNode
 
 __all__ = ["SpikingConvNet", "SpikingMLP"]
 
 
-class SpikingConvNet(Backbone):
+class SpikingConvNet(ImageBackbone):
     """Convolutional network: stages of conv 3x3, batch norm, neuron, max pool 2x2; then fully connected layers.
 
     Input ``[T, N, C, H, W]``, output ``[T, N, num_classes]``: real values of the last linear layer, or the spikes of a
@@ -52,12 +52,10 @@ class SpikingConvNet(Backbone):
         spiking_output: bool = False,
         carry_state: bool = False,
     ) -> None:
-        super().__init__(carry_state)
-        _check_positive(
-            "SpikingConvNet", input_size=input_size, num_classes=[num_classes], channels=channels, hidden=hidden
-        )
-        self.num_classes = num_classes
-        self.input_size = c, h, w = _frame_size("SpikingConvNet", input_size)
+        check_positive("SpikingConvNet", input_size=input_size, channels=channels, hidden=hidden)
+        c, h, w = _frame_size("SpikingConvNet", input_size)
+        super().__init__(num_classes, c, carry_state=carry_state)
+        self.input_size, self.frame_size = (c, h, w), (h, w)
         stages: list[nn.Module] = []
         for out in channels:
             stages.append(
@@ -80,13 +78,7 @@ class SpikingConvNet(Backbone):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[T, N, C, H, W] -> [T, N, num_classes]`` (without ``T`` in single-step mode)."""
-        lead = 2 if self.step_mode == "m" else 1
-        if x.ndim != lead + 3 or tuple(x.shape[lead:]) != self.input_size:
-            kind = "[T, N, C, H, W] (a sequence; for still images set the task's T)" if lead == 2 else "[N, C, H, W]"
-            raise InputError(
-                f"SpikingConvNet(input_size={list(self.input_size)}): got shape {list(x.shape)}; expected {kind} with "
-                "frames of that size."
-            )
+        self.check_frames(x)
         return self.head(self.conv(x))  # type: ignore[no-any-return]
 
 
@@ -123,7 +115,7 @@ class SpikingMLP(Backbone):
         carry_state: bool = False,
     ) -> None:
         super().__init__(carry_state)
-        _check_positive("SpikingMLP", in_features=[in_features], num_classes=[num_classes], hidden=hidden)
+        check_positive("SpikingMLP", in_features=[in_features], num_classes=[num_classes], hidden=hidden)
         self.num_classes = num_classes
         self.in_features = in_features
         self.head = _fully_connected(in_features, hidden, num_classes, neuron, spiking_output, bias)
@@ -131,13 +123,7 @@ class SpikingMLP(Backbone):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[T, N, *] -> [T, N, num_classes]`` (without ``T`` in single-step mode)."""
-        lead = 2 if self.step_mode == "m" else 1
-        if math.prod(x.shape[lead:]) != self.in_features or x.ndim <= lead:
-            kind = "[T, N, *] (a sequence; for still images set the task's T)" if lead == 2 else "[N, *]"
-            raise InputError(
-                f"SpikingMLP(in_features={self.in_features}): got shape {list(x.shape)}; expected {kind} with "
-                f"{self.in_features} values a sample and step."
-            )
+        self.check_features(x, self.in_features)
         return self.head(x)  # type: ignore[no-any-return]
 
 
@@ -156,9 +142,3 @@ def _frame_size(name: str, input_size: Sequence[int]) -> tuple[int, int, int]:
         raise InputError(f"{name}(input_size={list(input_size)}): expected channels, height and width of one frame.")
     c, h, w = input_size
     return c, h, w
-
-
-def _check_positive(name: str, **sizes: Sequence[int]) -> None:
-    for argument, values in sizes.items():
-        if any(value < 1 for value in values):
-            raise InputError(f"{name}({argument}={list(values)}): every size must be at least 1.")

@@ -6,8 +6,10 @@ import importlib
 import importlib.util
 import inspect
 import os
+import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -24,6 +26,11 @@ GROUPS = {  # heading: where SpikingJelly has the names, and where jellyfit has 
     "layers": ("layer", "layers"),
     "recurrent": ("rnn", "layers"),
     "functional": ("functional", "functional"),
+    "backbones": ("model", "backbones"),
+    "plif_nets": ("model.parametric_lif_net", "backbones"),
+    "spiking_vgg": ("model.spiking_vgg", "backbones"),
+    "spiking_resnet": ("model.spiking_resnet", "backbones"),
+    "sew_resnet": ("model.sew_resnet", "backbones"),
 }
 
 
@@ -66,9 +73,26 @@ def peer(module: str = "") -> ModuleType:
         if os.environ.get("JELLYFIT_REQUIRE_SPIKINGJELLY") == "1":
             pytest.fail(f"JELLYFIT_REQUIRE_SPIKINGJELLY=1, but {message}", pytrace=False)
         pytest.skip(message)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _download_helpers():
         warnings.simplefilter("ignore")  # what its dependencies say at import is not our matter
         return importlib.import_module(f"spikingjelly.activation_based.{module}".rstrip("."))
+
+
+@contextmanager
+def _download_helpers() -> Iterator[None]:
+    """Its networks take a function for downloads from torchvision, and nothing else: make that import work without."""
+    names = ("torchvision", "torchvision.models", "torchvision.models.utils")
+    if importlib.util.find_spec("torchvision") is not None:
+        yield
+        return
+    modules = {name: ModuleType(name) for name in names}
+    modules[names[-1]].load_state_dict_from_url = None  # type: ignore[attr-defined]
+    sys.modules.update(modules)
+    try:
+        yield
+    finally:
+        for name in names:
+            del sys.modules[name]
 
 
 def close(ours: torch.Tensor, theirs: torch.Tensor, what: str = "") -> None:

@@ -34,13 +34,19 @@ def rows(group: str) -> list[Row]:
     return found
 
 
+def heading(group: str) -> str:
+    """A group's name as words."""
+    words = group.replace("_", " ")
+    for name in ("plif", "vgg", "sew"):
+        words = words.replace(name, name.upper())
+    return (words[0].upper() + words[1:]).replace("resnet", "ResNet")
+
+
 def page() -> str:
     """The page's text."""
     parts = [HEAD]
     for group, (theirs, ours) in GROUPS.items():
-        parts.append(
-            f"\n## {group.capitalize()}: `{theirs}` to `{ours}`\n\n| SpikingJelly | jellyfit | |\n|---|---|---|\n"
-        )
+        parts.append(f"\n## {heading(group)}: `{theirs}` to `{ours}`\n\n| SpikingJelly | jellyfit | |\n|---|---|---|\n")
         for row in sorted(rows(group), key=lambda row: row.name.lower()):
             name = "" if row.status == "absent" else f"`{row.ours or f'{ours}.{row.name}'}`"
             notes = [row.note] if row.note else []
