@@ -55,7 +55,7 @@ class TestCIFAR10DVS(Published):
     module = CIFAR10DVS
     config = "cifar10dvs.yaml"
     settings: ClassVar = {"val_fraction": 0.25, "test_fraction": 0.25}
-    net = ("--model.backbone.channels=[2,2,2,2]", "--model.backbone.hidden=[]")
+    net = ("--model.backbone.channels=2",)
     first_file = "airplane.zip"
 
     def write(self, root: Path) -> dict[str, Truth]:

@@ -97,7 +97,7 @@ def members() -> dict[str, bytes]:
 class TestDVS128Gesture(Published):
     module = DVS128Gesture
     config = "dvs_gesture.yaml"
-    net = ("--model.backbone.channels=[2,2,2,2]", "--model.backbone.hidden=[]")
+    net = ("--model.backbone.channels=2",)
     first_file = "DvsGesture.tar.gz"
 
     def write(self, root: Path) -> dict[str, Truth]:

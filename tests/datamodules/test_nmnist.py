@@ -37,6 +37,7 @@ def digits(folder: str, each: int) -> dict[str, tuple[int, list[tuple[int, ...]]
 class TestNMNIST(Published):
     module = NMNIST
     config = "nmnist.yaml"
+    net = ("--model.backbone.channels=2",)
     settings: ClassVar = {"val_fraction": 0.25}
     first_file = "Train.zip"
 
