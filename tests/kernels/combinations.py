@@ -39,7 +39,7 @@ SURROGATES = [
     and kind not in (surrogates.SurrogateFunction, surrogates.PoissonPass)  # random numbers do not fuse
 ]
 
-WITH_EVERY_NEURON = ("Sigmoid", "ATan", "PiecewiseQuadratic", "Rect")
+WITH_EVERY_NEURON = ("Sigmoid", "ATan", "PiecewiseQuadratic", "Rect", "DeterministicPass")
 SETTINGS: Mapping[str, Sequence[Any]] = {
     "neuron": NEURONS,
     "surrogate": WITH_EVERY_NEURON,
@@ -139,6 +139,7 @@ def make(settings: Mapping[str, Any], step: Sequence[int], backend: str = "auto"
             if isinstance(value, float):
                 drawn = value * (1.0 + 0.2 * torch.rand(shape, generator=generator)) + 0.05
                 node.register_value(name, nn.Parameter(drawn))
-            elif isinstance(value, nn.Parameter):
-                node.register_value(name, nn.Parameter(0.3 * torch.rand(shape, generator=generator)))
+            elif isinstance(value, nn.Parameter):  # from where it starts: a factor near 0 would only add up rounding
+                drawn = value.detach() + 0.3 * torch.rand(shape, generator=generator)
+                node.register_value(name, nn.Parameter(drawn))
     return node.to(torch.float64) if settings["dtype"] == torch.float64 else node

@@ -80,8 +80,8 @@ def assert_agrees(node: BaseNode, x: torch.Tensor, grid: HostGrid | None = None,
             assert output.dtype == wanted.dtype and output.shape == wanted.shape
             if exact or (i == 0 and node.fires):
                 assert torch.equal(output.nan_to_num(), wanted.nan_to_num())
-            else:
-                close = max(1e-5, TOLERANCE[x.dtype])
+            else:  # an output of half precision is rounded once more
+                close = TOLERANCE[output.dtype] if output.dtype in (torch.float16, torch.bfloat16) else 1e-5
                 torch.testing.assert_close(output, wanted, rtol=close, atol=close, equal_nan=True)
     for i, (gradient, expected) in enumerate(zip(gradients, expected_gradients, strict=True)):
         assert gradient.dtype == expected.dtype and gradient.shape == expected.shape
@@ -91,10 +91,9 @@ def assert_agrees(node: BaseNode, x: torch.Tensor, grid: HostGrid | None = None,
             gradient, expected = gradient[usable].double(), expected[usable].double()
             allowed = TOLERANCE[x.dtype] if exact else max(1e-4, TOLERANCE[x.dtype])
             error, largest = (gradient - expected).abs().max(), expected.abs().max()
-            smallest = 1e-12 if x.dtype == torch.float64 else 1e-8
-            if error > allowed * largest + smallest:  # a sum of terms that cancel: who is nearer to the truth?
+            if error > allowed * largest + 1e-30:  # a sum of terms that cancel: who is nearer to the truth?
                 truth = run(copy.deepcopy(eager).double(), x.double(), carry)[2][i][usable]
-                assert (gradient - truth).abs().max() <= 4.0 * (expected - truth).abs().max() + 4.0 * allowed * largest
+                assert (gradient - truth).abs().max() <= 4.0 * (expected - truth).abs().max()
     return grid
 
 
