@@ -46,8 +46,8 @@ def _slow(file: Any) -> str:  # Python 3.10 has no file_digest
     return digest.hexdigest()
 
 
-def _damage(folder: Path, parameters: dict[str, Any], whole: bool = False) -> str | None:
-    """What is wrong with a cache folder, or ``None``. Large files are read only when ``whole`` asks for it."""
+def _damage(folder: Path, parameters: dict[str, Any], whole: bool = True) -> str | None:
+    """What is wrong with a cache folder, or ``None``. Without ``whole``, of large files only the size is looked at."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
         if manifest["parameters"] != json.loads(json.dumps(parameters)):
@@ -69,11 +69,16 @@ def check_cache(folder: Path) -> str | None:
         parameters = json.loads((folder / MANIFEST).read_text())["parameters"]
     except (OSError, KeyError, ValueError):
         return f"{MANIFEST} is missing or cannot be read"
-    return _damage(folder, parameters, whole=True)
+    return _damage(folder, parameters)
 
 
 def cached_folder(
-    root: Path, name: str, parameters: dict[str, Any], build: Callable[[Path], None], size_hint: str = ""
+    root: Path,
+    name: str,
+    parameters: dict[str, Any],
+    build: Callable[[Path], None],
+    size_hint: str = "",
+    whole: bool = True,
 ) -> Path:
     """The folder ``root/name-KEY``, made by ``build`` unless it is there and undamaged.
 
@@ -85,6 +90,8 @@ def cached_folder(
         name: first part of the folder's name.
         parameters: everything that the content depends on, as plain data; checked against the folder's manifest.
         build: writes the files of the cache into the empty folder that it is given.
+        whole: compare every byte with the manifest whenever the cache is used (default); ``False``, for caches that
+            take long to read: of large files the size alone.
         size_hint: e.g. ``"about 200 MB"``, for the message when the disk is full.
 
     Returns:
@@ -98,7 +105,7 @@ def cached_folder(
     """
     folder = root / f"{name}-{cache_key(parameters)}"
     if folder.exists():
-        damage = _damage(folder, parameters)
+        damage = _damage(folder, parameters, whole)
         if damage is None:
             return folder
         warnings.warn(f"cache {folder} is damaged: {damage}. It is made again.", CacheWarning, stacklevel=2)
@@ -116,7 +123,7 @@ def cached_folder(
         (scratch / MANIFEST).write_text(json.dumps(manifest, indent=1))
         scratch.chmod(0o755)
         if folder.exists():
-            if _damage(folder, parameters) is None:
+            if _damage(folder, parameters, whole) is None:
                 return folder  # another process was faster
             shutil.rmtree(folder)
         scratch.replace(folder)

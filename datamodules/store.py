@@ -220,7 +220,7 @@ def build_store(
                     for array in work.arrays(group):
                         writer.append(array)
 
-            folders.append(cached_folder(root, name, key, build))
+            folders.append(cached_folder(root, name, key, build, whole=False))
         work.end()
     return ArrayStore(folders)
 
