@@ -36,7 +36,7 @@ def check_steps(what: str, steps: int, least: int = 1) -> None:
 
 
 def _wide(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _spikes_at(times: Tensor, T: int) -> Tensor:

@@ -88,7 +88,7 @@ def _start(function: str, x: Tensor, state: Mapping[str, float | Tensor]) -> dic
     if not isinstance(x, Tensor) or not x.is_floating_point():
         given = str(x.dtype) if isinstance(x, Tensor) else type(x).__name__
         raise InputError(f"{function}: got input of {given}; expected a floating-point tensor.")
-    wide = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+    wide = torch.promote_types(x.dtype, torch.float32)
     start = {}
     for name, value in state.items():
         if not isinstance(value, Tensor):

@@ -83,11 +83,10 @@ class FusedStep:
         lift: bool = False,
     ) -> None:
         self.step = step
-        self.real = _real(dtype)
         self.states = list(states)
         self.start = list(start)
         spec = _specify(step, shape, dtype, states, start, params, title, affine, lift)
-        self.program, self.graph = spec.program, spec.program.graph
+        self.real, self.program, self.graph = spec.real, spec.program, spec.program.graph
         self.target = _target(device)(spec)
         self.target.prepare()
         self._independent = [i for i, value in enumerate(self.graph.grad_states) if value is None]  # nothing uses them
@@ -336,11 +335,6 @@ def source(
     return _TARGETS[target](_specify(step, shape, dtype, states, start, params, title)).source(which)
 
 
-def _real(dtype: torch.dtype) -> torch.dtype:
-    """Dtype of the arithmetic for input of ``dtype``."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
 def _specify(
     step: StepFunction,
     shape: Sequence[int],
@@ -353,9 +347,10 @@ def _specify(
     lift: bool = False,
 ) -> KernelSpec:
     """Trace a step and say what its kernels are generated from."""
-    graph = trace_step(step, shape, _real(dtype), states, params)
+    real = torch.promote_types(dtype, torch.float32)  # of the arithmetic
+    graph = trace_step(step, shape, real, states, params)
     arrays = [math.prod(graph.shapes[slot]) != 1 for _, slot in graph.params]
-    return KernelSpec(Program.of(graph), _real(dtype), dtype, start, arrays, title, affine, lift)
+    return KernelSpec(Program.of(graph), real, dtype, start, arrays, title, affine, lift)
 
 
 _TARGETS: dict[str, Callable[..., HostTarget | cuda.CudaTarget]] = {"cpu": HostTarget, "cuda": cuda.CudaTarget}

@@ -155,7 +155,7 @@ class HostTarget:
         if self._forward is None:
             self._forward = self._load("forward")
         arguments = [job.size, steps, *job.forward, x.data_ptr(), spikes.data_ptr(), _pointer(v_seq), _pointer(kept)]
-        arguments += [0 if first is None else first.data_ptr() for first in firsts]
+        arguments += [_pointer(first) for first in firsts]
         arguments += [last.data_ptr() for last in lasts]
         for tensor, period, inner in params:
             arguments += [tensor.data_ptr(), period, inner]
@@ -189,7 +189,7 @@ class HostTarget:
         arguments = [job.size, job.steps, elements, threads, chunks, width, x.data_ptr(), grad_spikes.data_ptr()]
         arguments += [grad_x.data_ptr(), _pointer(grad_v_seq), _pointer(kept), _pointer(totals)]
         for tensors in (firsts, grad_lasts, grad_firsts):
-            arguments += [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
+            arguments += [_pointer(tensor) for tensor in tensors]
         for tensor, period, inner in params:
             arguments += [tensor.data_ptr(), period, inner]
         offset = 0

@@ -26,7 +26,7 @@ def run(
     Returns:
         Spikes ``[T, N, *]``, the states after the last step, and each state after every step, ``[T, N, *]``.
     """
-    wide = x_seq.float() if x_seq.dtype in (torch.float16, torch.bfloat16) else x_seq
+    wide = x_seq.to(torch.promote_types(x_seq.dtype, torch.float32))
     spikes, history = [], []
     for x in wide.unbind(0):
         spike, states = step(x, states, params, lambda equation, **named: None)

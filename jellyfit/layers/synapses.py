@@ -92,7 +92,7 @@ class SynapseFilter(MemoryLayer):
         if isinstance(self.out_i, Tensor):
             check_state(self, "out_i", self.out_i, x.shape, x.device)
             return self.out_i
-        wide = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+        wide = torch.promote_types(x.dtype, torch.float32)
         return torch.full_like(x, self.out_i, dtype=wide, requires_grad=False)
 
     def single_step_forward(self, x: Tensor) -> Tensor:

@@ -467,7 +467,7 @@ class BaseNode(MemoryModule):
         return self._kernels
 
     def _run_eager(self, x_seq: Tensor) -> Tensor:
-        wide = x_seq.float() if x_seq.dtype in (torch.float16, torch.bfloat16) else x_seq
+        wide = x_seq.to(torch.promote_types(x_seq.dtype, torch.float32))
         self.materialise(x_seq[0])
         if self._step_mode == "m":
             return self.multi_step_forward(wide).to(x_seq.dtype)
@@ -569,7 +569,7 @@ class BaseNode(MemoryModule):
 
         State is at least float32, whatever the input's precision.
         """
-        wide = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+        wide = torch.promote_types(x.dtype, torch.float32)
         for name, value in self.named_memories():
             if isinstance(value, float):
                 setattr(self, name, torch.full_like(x, value, dtype=wide, requires_grad=False))

@@ -76,7 +76,7 @@ def _forward(
 
 @_forward.register_fake
 def _(x_seq: Tensor, states: Sequence[Tensor], params: Sequence[Tensor], number: int, want_v_seq: bool) -> list[Tensor]:
-    wide = torch.float64 if x_seq.dtype == torch.float64 else torch.float32
+    wide = torch.promote_types(x_seq.dtype, torch.float32)
     out = [torch.empty_like(x_seq), *(torch.empty_like(x_seq[0], dtype=wide) for _ in states)]
     return [*out, torch.empty_like(x_seq, dtype=wide)] if want_v_seq else out
 

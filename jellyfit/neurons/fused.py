@@ -25,7 +25,7 @@ from jellyfit.kernels import (
     batch_norm_step,
 )
 from jellyfit.neurons import compiled
-from jellyfit.neurons.pure import twin_of
+from jellyfit.neurons.pure import fresh_twin_of, twin_of
 
 if TYPE_CHECKING:
     from jellyfit.neurons.base import BaseNode
@@ -327,10 +327,8 @@ def node_step(node: BaseNode) -> Callable[..., tuple[Tensor, list[Tensor]]]:
 
 def _without_state(node: BaseNode) -> BaseNode:
     """A twin that a graph may hold: the neuron holds its state, and so the graph, and neither would be freed."""
-    twin: BaseNode = twin_of(node)
-    module: Any
+    twin: BaseNode = fresh_twin_of(node)
     for module in twin.modules():
-        module.__dict__.update({name: module.reset_value(name) for name in getattr(module, "_memories", ())})
         if "_kernels" in module.__dict__:
             module.__dict__["_kernels"] = None
     return twin

@@ -13,7 +13,7 @@ from torch import nn
 
 from jellyfit.errors import InputError
 
-__all__ = ["call", "get_state", "is_backward_running", "twin_of", "with_own_buffers"]
+__all__ = ["call", "fresh_twin_of", "is_backward_running", "twin_of", "with_own_buffers"]
 
 
 def is_backward_running() -> bool:
@@ -61,9 +61,13 @@ def _memories(module: nn.Module) -> Iterator[tuple[str, dict[str, Any], str]]:
                 yield (f"{prefix}.{name}" if prefix else name), inner.__dict__, name
 
 
-def get_state(module: nn.Module) -> dict[str, Any]:
-    """Everything that ``module`` and the modules in it remember, by dotted name."""
-    return {path: owner[name] for path, owner, name in _memories(module)}
+def fresh_twin_of(module: Any) -> Any:
+    """A twin that remembers nothing."""
+    twin = twin_of(module)
+    for inner in twin.modules():
+        if getattr(inner, "_memories", None) is not None:
+            inner.reset()
+    return twin
 
 
 def call(
@@ -74,19 +78,15 @@ def call(
     Args:
         module: has memories, or holds modules that have.
         inputs: of its forward pass: one step ``[N, *]`` or a sequence ``[T, N, *]``.
-        state: by dotted name, as :func:`get_state` and this function give it; what is missing starts afresh, and
+        state: by dotted name, as this function gives it; what is missing starts afresh, and
             ``None`` is a fresh start.
         step_mode: ``"s"`` or ``"m"``; of the outermost module alone.
 
     Raises:
         InputError: ``state`` names something that is no memory of ``module``.
     """
-    twin = twin_of(module)
+    twin = fresh_twin_of(module)
     twin.__dict__["_step_mode"] = step_mode
-    for inner in twin.modules():
-        reset = getattr(inner, "reset", None)
-        if callable(reset) and getattr(inner, "_memories", None) is not None:
-            reset()
     remembered = {path: (owner, name) for path, owner, name in _memories(twin)}
     unknown = set(state or ()) - remembered.keys()
     if unknown:
