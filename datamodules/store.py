@@ -182,7 +182,6 @@ def build_store(
     compress: bool = False,
     shard: int = 1000,
     description: str = "Preparing samples",
-    unit_bytes: int | None = None,
 ) -> ArrayStore:
     """The store ``root/name-KEY/...``, made where it is missing.
 
@@ -199,7 +198,6 @@ def build_store(
         compress: see :class:`StoreWriter`.
         shard: samples in a shard.
         description: of the work, for the progress shown.
-        unit_bytes: size of an array, where it is known before; else that of the first few is taken.
 
     Raises:
         DataError: a sample cannot be made (names it), or the disk has no room for all.
@@ -215,7 +213,7 @@ def build_store(
         for group, key in zip(groups, keys, strict=True):
 
             def build(folder: Path, group: range = group) -> None:
-                work.begin(root, group.start, unit_bytes, compress)
+                work.begin(root, group.start, compress)
                 with StoreWriter(folder, compress) as writer:
                     for array in work.arrays(group):
                         writer.append(array)
@@ -245,15 +243,13 @@ class _Work:
         self._pool: ProcessPoolExecutor | None = None
         self._progress: Iterator[None] | None = None
 
-    def begin(self, root: Path, first: int, unit_bytes: int | None, compress: bool) -> None:
+    def begin(self, root: Path, first: int, compress: bool) -> None:
         """Say once how much there is to do, and whether there is room for it."""
         if self._progress is not None:
             return
         left = len(self.ids) - first
-        if unit_bytes is None:
-            probe = range(first, min(first + 3, len(self.ids)))
-            unit_bytes = max((self._one(i).nbytes for i in probe), default=0)
-        needed, free = unit_bytes * left, free_bytes(root)
+        probe = range(first, min(first + 3, len(self.ids)))
+        needed, free = max((self._one(i).nbytes for i in probe), default=0) * left, free_bytes(root)
         if not compress and needed > free:
             raise DataError(
                 f"{self.description}: {left} samples take about {needed / 1e9:.1f} GB, and {root.resolve()} has "
