@@ -20,7 +20,7 @@ $(VENV)/.base: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.dev: $(VENV)/.base
 	$(PIP) --no-build-isolation -e ".[dev]"
-	$(PIP) --no-deps spikingjelly==2.0.0 loguru h5py tqdm
+	$(PIP) --no-deps spikingjelly==2.0.0 loguru h5py tqdm tonic==1.7.0 importRosbag expelliarmus
 	@touch $@
 
 # Other libraries, which the benchmarks compare with; no test needs them.
@@ -55,6 +55,7 @@ format: $(VENV)/.dev ## let ruff put the code in order
 bench: $(VENV)/.peers ## measure events, neurons, training steps against others (JSON into benchmarks/results; an hour)
 	mkdir -p benchmarks/results
 	$(BIN)/python benchmarks/events.py --json benchmarks/results/events.json
+	$(BIN)/python benchmarks/loading.py --json benchmarks/results/loading.json
 	$(BIN)/python benchmarks/overhead.py --json benchmarks/results/overhead.json
 	$(BIN)/python benchmarks/neurons.py --compile --json benchmarks/results/neurons.json
 	$(BIN)/python benchmarks/open_neuromorphic.py --json benchmarks/results/open_neuromorphic.json

@@ -1,4 +1,4 @@
-"""Other libraries' decoders of event files, where they are installed."""
+"""Other libraries' decoders of event files and makers of frames, where they are installed."""
 
 from __future__ import annotations
 
@@ -62,6 +62,21 @@ def decoders() -> dict[str, dict[str, Callable[[Path], Columns]]]:
             utils = modules["utils"]
         found["aedat3"]["SpikingJelly"] = utils.load_aedat_v3
         found["atis"]["SpikingJelly"] = utils.load_ATIS_bin
+    return found
+
+
+def frame_makers(T: int, split_by: str, size: tuple[int, int]) -> dict[str, Callable[[Any], Any]]:
+    """Functions events -> frames ``[T, 2, H, W]``, by library."""
+    found: dict[str, Callable[[Any], Any]] = {}
+    if importlib.util.find_spec("spikingjelly") is not None:
+        with spikingjelly_datasets("utils") as modules:
+            integrate = modules["utils"].integrate_events_by_fixed_frames_number
+        found["SpikingJelly"] = lambda events: integrate({name: events[name] for name in "txyp"}, split_by, T, *size)
+    if importlib.util.find_spec("tonic") is not None:
+        from tonic.transforms import ToFrame
+
+        by = {"number": "n_event_bins", "time": "n_time_bins"}[split_by]
+        found["tonic"] = ToFrame((size[1], size[0], 2), **{by: T})
     return found
 
 

@@ -2,11 +2,12 @@
 
     python benchmarks/events.py [--events 1000000 10000000] [--decode 1000000] [--repeats 15] [--json PATH]
 
-Frames stand beside copying the same bytes and two usual NumPy ways; the copy of the events' bytes is the limit of what
-reading them once (and writing as much) can reach. Decoding stands beside the loaders of SpikingJelly, where it is
-installed, and np.load. Every path is checked against the others before it is timed. Files come from the disk's cache.
-Then voxel grids and time surfaces, with C, without, on PyTorch's CPU
-device, the usual NumPy way, and tonic's where it is installed (timed, not compared: its voxel grid is another).
+Frames stand beside copying the same bytes, two usual NumPy ways, and SpikingJelly and tonic where they are installed
+(SpikingJelly's are compared by number; the others' slices have other bounds); the copy of the events' bytes is the
+limit of what reading them once (and writing as much) can reach. Decoding stands beside the loaders of SpikingJelly,
+where it is installed, and np.load. Every path is checked against the others before it is timed. Files come from the
+disk's cache. Then voxel grids and time surfaces, with C, without, on PyTorch's CPU device, the usual NumPy way, and
+tonic's (timed, not compared: its voxel grid is another).
 """
 
 import argparse
@@ -23,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from event_peers import decoders
+from event_peers import decoders, frame_makers
 
 from jellyfit import native
 from jellyfit.events import (
@@ -163,6 +164,11 @@ def run(counts: list[int], repeats: int) -> list[dict[str, Any]]:
                     np.testing.assert_array_equal(path(events, framing), expected, err_msg=name)
                     few = repeats if name.startswith("jellyfit") else max(repeats // 4, 2)
                     taken[name] = seconds(lambda path=path, e=events, f=framing: path(e, f), few)
+                for name, make_frames in frame_makers(T, split_by, SENSOR).items():
+                    found = make_frames(events)
+                    if name == "SpikingJelly" and split_by == "number":
+                        np.testing.assert_array_equal(found, expected, err_msg=name)
+                    taken[name] = seconds(lambda make=make_frames, e=events: make(e), max(repeats // 5, 1))
                 for name, s in taken.items():
                     row = {
                         "events": N,

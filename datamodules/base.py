@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from jellyfit import events
 from jellyfit.datamodules.augmented import Augmented, check_transforms, naming
-from jellyfit.datamodules.batch import Batch, Sample, collate_sequences
+from jellyfit.datamodules.batch import Batch, Gathered, Sample, collate_sequences
 from jellyfit.errors import ConfigError, DataError
 from jellyfit.frames import BatchTransform, FrameTransform
 from jellyfit.progress import track
@@ -244,6 +244,14 @@ class _Frames(Dataset[Sample], Generic[Source]):
         with naming(self.module, name):
             return Sample(self.module.integrate(source), label, name)
 
+    def __getitems__(self, indices: list[int]) -> Sequence[Sample]:
+        """The samples of a batch, which is what a loader asks for where it can."""
+        chosen = [self.samples[index] for index in indices]
+        frames = self.module.integrate_many([source for _, source, _ in chosen])
+        if frames is None:
+            return [self[index] for index in indices]
+        return Gathered(torch.from_numpy(frames), [label for _, _, label in chosen], [name for name, _, _ in chosen])
+
 
 class InMemory(Dataset[Sample]):
     """Samples held in memory.
@@ -364,6 +372,10 @@ class EventDataModule(SpikingDataModule):
     def integrate(self, source: Any) -> npt.NDArray[Any]:
         """Frames of one sample; by default those of the events that :meth:`read` gives."""
         return self.to_frames(self.read(source))
+
+    def integrate_many(self, sources: Sequence[Any]) -> npt.NDArray[Any] | None:
+        """Frames of N samples at once, ``[T, N, C, H, W]``; None (here, always) to integrate them one by one."""
+        return None
 
     def dataset(self, split: str) -> Dataset[Any]:
         samples = list(self.samples(split))

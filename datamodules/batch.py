@@ -65,6 +65,35 @@ class Batch(NamedTuple):
         return padding_mask(full if self.lengths is None else self.lengths.to(self.x.device), T)
 
 
+class Gathered(Sequence[Sample]):
+    """Samples ``[T, *]`` that lie side by side already, as they do in a batch.
+
+    Args:
+        stacked: ``[T, N, *]``.
+        labels: of the N samples.
+        ids: their names.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit.datamodules import collate_sequences
+        >>> from jellyfit.datamodules.batch import Gathered
+        >>> samples = Gathered(torch.zeros(4, 2, 3), [0, 1], ["a", "b"])
+        >>> samples[1].x.shape, collate_sequences(samples).x is samples.stacked
+        (torch.Size([4, 3]), True)
+    """
+
+    def __init__(self, stacked: Tensor, labels: Sequence[int], ids: Sequence[str]) -> None:
+        self.stacked, self.labels, self.ids = stacked, labels, ids
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, n: Any) -> Any:
+        if isinstance(n, slice):
+            return [self[i] for i in range(*n.indices(len(self)))]
+        return Sample(self.stacked[:, n], self.labels[n], self.ids[n])
+
+
 def _labels_and_ids(samples: Sequence[Sample]) -> tuple[Tensor, list[str]]:
     labels = [sample[1] for sample in samples]
     mixed = [label for label in labels if isinstance(label, Tensor)]
@@ -82,6 +111,8 @@ def collate_sequences(samples: Sequence[Sample]) -> Batch:
         >>> batch.x.shape, batch.lengths.tolist()
         (torch.Size([3, 2, 2]), [3, 1])
     """
+    if isinstance(samples, Gathered):
+        return Batch(samples.stacked, torch.tensor(samples.labels, dtype=torch.int64), list(samples.ids))
     sequences = [torch.as_tensor(sample[0]) for sample in samples]
     y, ids = _labels_and_ids(samples)
     lengths = torch.tensor([len(sequence) for sequence in sequences])

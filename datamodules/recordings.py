@@ -367,6 +367,12 @@ class RecordingsModule(EventDataModule):
             return array
         return super().integrate(source)
 
+    def integrate_many(self, sources: Sequence[Recording]) -> npt.NDArray[Any] | None:
+        """Frames of N samples at once, ``[T, N, C, H, W]``, where they lie in the cache and are of one length."""
+        if self._store is None or self.cache != "frames" or type(self).integrate is not RecordingsModule.integrate:
+            return None
+        return self._store.gather([self._place(source) for source in sources])
+
     def _place(self, recording: Recording) -> int:
         if self._places is None:
             self._places = {known.id: i for i, known in enumerate(self._recordings())}

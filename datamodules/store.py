@@ -6,6 +6,8 @@ or absent, so an interrupted run goes on with the shard in which it stopped.
 
 from __future__ import annotations
 
+import bisect
+import ctypes
 import hashlib
 import os
 import pickle
@@ -23,6 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from jellyfit import native
 from jellyfit.datamodules.cache import cached_folder
 from jellyfit.datamodules.fetch import exclusive, free_bytes
 from jellyfit.errors import DataError, JellyfitError
@@ -33,6 +36,19 @@ __all__ = ["ArrayStore", "StoreWriter", "build_store"]
 _DATA, _INDEX = "data.bin", "index.npz"
 _ALIGN = 64
 _LEVEL = 1  # of zlib: most of the gain, a fraction of the time
+
+# Arrays [T, *] of `samples` places in memory, of `step` bytes a time step, into one [T, samples, *].
+_SOURCE = r"""
+#include <stdint.h>
+#include <string.h>
+
+void gather(const int64_t *places, int64_t samples, int64_t steps, int64_t step, char *out) {
+  for (int64_t n = 0; n < samples; n++) {
+    const char *from = (const char *)(intptr_t)places[n];
+    for (int64_t t = 0; t < steps; t++) memcpy(out + (t * samples + n) * step, from + t * step, step);
+  }
+}
+"""
 
 
 class StoreWriter(AbstractContextManager["StoreWriter"]):
@@ -77,7 +93,7 @@ class StoreWriter(AbstractContextManager["StoreWriter"]):
             self.folder / _INDEX,
             begins=np.array(self._begins, np.int64),
             sizes=np.array(self._sizes, np.int64),
-            shapes=np.array(self._shapes, np.int64).reshape(len(self._shapes), -1),
+            shapes=np.array(self._shapes, np.int64).reshape(len(self._shapes), ranks.pop() if ranks else 0),
             dtypes=np.array(self._dtypes, np.int64),
             known=np.array(self._known),
             compress=np.array(self.compress),
@@ -101,16 +117,27 @@ class _Shard:
             self.known = [np.lib.format.descr_to_dtype(_literal(text)) for text in index["known"].tolist()]
             self.compress = bool(index["compress"])
         self._map: npt.NDArray[np.uint8] | None = None
+        one = len(self.begins) and not self.compress and (self.shapes == self.shapes[0]).all() and len(self.known) == 1
+        self._kind = (self.known[0], tuple(self.shapes[0].tolist())) if one else None
 
     def __len__(self) -> int:
         return len(self.begins)
 
-    def get(self, i: int) -> npt.NDArray[Any]:
+    def kind(self) -> tuple[np.dtype[Any], tuple[int, ...]] | None:
+        """Dtype and shape of every array, if they have one and lie there as they are."""
+        return self._kind
+
+    def mapped(self) -> npt.NDArray[np.uint8]:
         if self._map is None:
             empty = not (self.folder / _DATA).stat().st_size
-            self._map = np.empty(0, np.uint8) if empty else np.memmap(self.folder / _DATA, np.uint8, "r")
+            # as a plain array: slices of the mapped kind cost ten times as much
+            self._map = np.empty(0, np.uint8) if empty else np.asarray(np.memmap(self.folder / _DATA, np.uint8, "r"))
+        return self._map
+
+    def get(self, i: int) -> npt.NDArray[Any]:
         dtype, shape = self.known[self.dtypes[i]], tuple(self.shapes[i].tolist())
-        content: Any = self._map[self.begins[i] : self.begins[i] + self.sizes[i]]
+        begin = int(self.begins[i])
+        content: Any = self.mapped()[begin : begin + int(self.sizes[i])]
         if self.compress:
             content = np.frombuffer(zlib.decompress(content), np.uint8)
         array: npt.NDArray[Any] = np.asarray(content).view(dtype).reshape(shape)
@@ -149,10 +176,11 @@ class ArrayStore(Sequence[npt.NDArray[Any]]):
 
     def __init__(self, folders: Sequence[Path]) -> None:
         self._shards = [_Shard(folder) for folder in folders]
-        self._ends = np.cumsum([len(shard) for shard in self._shards])
+        self._ends = np.cumsum([len(shard) for shard in self._shards]).tolist()
+        self._places: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
-        return int(self._ends[-1]) if len(self._ends) else 0
+        return self._ends[-1] if self._ends else 0
 
     def __getitem__(self, i: Any) -> Any:
         if isinstance(i, slice):
@@ -161,9 +189,44 @@ class ArrayStore(Sequence[npt.NDArray[Any]]):
             i += len(self)
         if not 0 <= i < len(self):
             raise IndexError(f"sample {i} of a store of {len(self)}")
-        shard = int(np.searchsorted(self._ends, i, side="right"))
-        begin = int(self._ends[shard - 1]) if shard else 0
-        return self._shards[shard].get(i - begin)
+        shard = bisect.bisect_right(self._ends, i)
+        return self._shards[shard].get(i - (self._ends[shard - 1] if shard else 0))
+
+    def gather(self, indices: Sequence[int]) -> npt.NDArray[Any] | None:
+        """Arrays ``[T, *]`` as one ``[T, N, *]``, where all of the store are alike and lie there as they are.
+
+        None where they are not, or where there is no compiler: then take them one by one.
+
+        Args:
+            indices: of the N arrays, from 0.
+        """
+        alike = self._alike()
+        library = native.load("gathering", _SOURCE) if alike and len(indices) else None
+        if alike is None or library is None:
+            return None
+        dtype, shape = alike
+        if not shape:
+            return None
+        if self._places is None:
+            begins = [shard.mapped().ctypes.data + shard.begins for shard in self._shards]
+            self._places = np.concatenate(begins)
+        out: npt.NDArray[Any] = np.empty((shape[0], len(indices), *shape[1:]), dtype)
+        places = self._places[np.asarray(indices, np.int64)]
+        if out.size:
+            step = out.nbytes // (shape[0] * len(indices))
+            pointer, number = ctypes.c_void_p, ctypes.c_int64
+            library.gather.argtypes = [pointer, number, number, number, pointer]
+            library.gather.restype = None
+            library.gather(places.ctypes.data, len(indices), shape[0], step, out.ctypes.data)
+        return out
+
+    def _alike(self) -> tuple[np.dtype[Any], tuple[int, ...]] | None:
+        """Dtype and shape that all arrays have, if they have one and are not compressed."""
+        kinds = {shard.kind() for shard in self._shards}
+        return kinds.pop() if len(kinds) == 1 else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_places": None}
 
     def nbytes(self) -> int:
         """Bytes on disk."""

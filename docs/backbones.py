@@ -80,6 +80,7 @@ NETWORKS = [
     "SpikingConvNet((2, 34, 34), 10)",
     *[f'PLIFNet("{name}")' for name in ("mnist", "fashion_mnist", "nmnist", "cifar10", "cifar10dvs", "dvsgesture")],
     *[f"SpikingVGG({depth})" for depth in (11, 13, 16, 19)],
+    "VGGSNN()",
     *[f"SpikingResNet({depth})" for depth in (18, 34, 50, 101, 152)],
     *[f"SEWResNet({depth})" for depth in (18, 34, 50, 101, 152)],
     "SEW7BNet(11)",

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -90,12 +91,12 @@ def test_without_other_libraries_only_eager_pytorch_and_copies_are_measured(tmp_
 
 def test_the_events_benchmark_compares_every_path_before_it_is_timed(tmp_path: Path) -> None:
     figures, table = run("events.py", tmp_path, "--events", "2000", "--repeats", "2")
-    assert {row["path"] for row in figures["frames"]} == {
-        "memory copy", "jellyfit (C)", "jellyfit NumPy", "bincount", "add.at"
-    }  # fmt: skip
+    peers = {name for name, module in (("SpikingJelly", "spikingjelly"), ("tonic", "tonic")) if find_spec(module)}
+    ours = {"memory copy", "jellyfit (C)", "jellyfit NumPy", "bincount", "add.at"}
+    assert {row["path"] for row in figures["frames"]} == ours | peers
     paths = {(row["what"], row["path"]) for row in figures["representations"]}
-    ours = ("jellyfit (C)", "jellyfit NumPy", "jellyfit torch", "usual NumPy")
-    assert paths >= {(what, path) for what in ("voxel grid", "time surface") for path in ours}
+    each = ("jellyfit (C)", "jellyfit NumPy", "jellyfit torch", "usual NumPy")
+    assert paths >= {(what, path) for what in ("voxel grid", "time surface") for path in each}
     assert all(row["ms"] > 0 for row in figures["frames"] + figures["representations"])
     assert ("tonic: not installed" in table) != (("voxel grid", "tonic") in paths)
 
@@ -139,3 +140,17 @@ def test_the_event_benchmark_counts_and_decodes(tmp_path: Path) -> None:
         assert math.isfinite(row["M_events_per_s"])
     assert all(row["times_jellyfit"] == 1 for row in figures["decode"] if row["path"] == "jellyfit (C)")
     assert "x jellyfit" in table
+
+
+def test_the_benchmark_of_loading_looks_at_samples_epochs_and_memory(tmp_path: Path) -> None:
+    figures, table = run(
+        "loading.py", tmp_path, "--samples", "100", "--sample-events", "500", "--recording-events", "2000000",
+        "--seconds", "0.05",
+    )  # fmt: skip
+    for row in (figures["one_sample"], figures["one_epoch"]):
+        assert row["times_other"]["median"] > 0
+        assert all(each["median"] > 0 for each in row["ms"].values())
+    assert figures["one_epoch"]["samples"] == 90
+    grown = figures["memory"]
+    assert grown["grown_megabytes"] < grown["file_megabytes"] / 2, "a recording is not held as a whole"
+    assert "one epoch" in table

@@ -12,8 +12,10 @@ from jellyfit.backbones.sew_resnet import SEW7BNet, SEWResNet
 from jellyfit.backbones.small import SpikingConvNet, SpikingMLP
 from jellyfit.backbones.spikformer import Spikformer
 from jellyfit.backbones.vgg import SpikingVGG
+from jellyfit.backbones.vggsnn import VGGSNN
 
 __all__ = [
+    "VGGSNN",
     "Backbone",
     "ImageBackbone",
     "LoadedWeights",

@@ -48,7 +48,7 @@ from jellyfit.events.frames import (
     Slicing,
     to_frames,
 )
-from jellyfit.events.representations import CountsAndTimes, MergedCounts, TimeSurface, VoxelGrid
+from jellyfit.events.representations import CountsAndTimes, MergedCounts, Resized, TimeSurface, VoxelGrid
 from jellyfit.events.simulate import DVSSimulator, three_saccades
 from jellyfit.events.summary import Summary, summarize
 
@@ -77,6 +77,7 @@ __all__ = [
     "OneOf",
     "PolarityFlip",
     "Representation",
+    "Resized",
     "Roll",
     "Rotate",
     "Shear",

@@ -8,12 +8,13 @@ import math
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from jellyfit.errors import InputError, InputTypeError
 from jellyfit.events.frames import Representation, Slicing, positive_integer
 from jellyfit.events.sums import EventSums
 
-__all__ = ["CountsAndTimes", "MergedCounts", "TimeSurface", "VoxelGrid"]
+__all__ = ["CountsAndTimes", "MergedCounts", "Resized", "TimeSurface", "VoxelGrid"]
 
 
 class MergedCounts(Representation):
@@ -191,6 +192,56 @@ class CountsAndTimes(Representation):
         times += 1.0  # far below 0 where nothing happened
         parts = [sums.cast(sums.count(slices), "float32"), sums.cast(times, "float32").clip(0.0)]
         return sums.xp.concatenate(parts, 1)
+
+
+class Resized(Representation):
+    """Another representation's frames with another height and width, float32: pixels are averaged by area.
+
+    A pixel of the result is the mean of the pixels that it covers, each weighted with the part of it that is covered;
+    where frames grow, pixels are repeated. The mean over a frame stays what it was.
+
+    Args:
+        framing: Makes the frames, such as ``FixedNumber(T=10)``.
+        size: (height, width) of the result in pixels, at least 1.
+
+    Raises:
+        InputError: A side below 1.
+        InputTypeError: Not a representation, or sides that are not integers.
+
+    Examples:
+        >>> from jellyfit import events
+        >>> recording = events.make_events([0, 1, 2], [0, 1, 3], [0, 1, 0], [1, 1, 0])
+        >>> half = events.Resized(events.FixedNumber(T=1), size=(1, 2))
+        >>> events.to_frames(recording, half, (2, 4)).tolist()  # OFF, ON
+        [[[[0.0, 0.25]], [[0.5, 0.0]]]]
+    """
+
+    def __init__(self, framing: Representation, size: tuple[int, int]) -> None:
+        if not isinstance(framing, Representation):
+            raise InputTypeError(f"framing must be a Representation such as FixedNumber(T=10); got {framing!r}.")
+        if not isinstance(size, tuple | list) or len(size) != 2:
+            raise InputTypeError(f"size must be (height, width), such as (48, 48); got {size!r}.")
+        self.framing = framing
+        height, width = (positive_integer("size", side, "pixels", "size=(48, 48)") for side in size)
+        self.size = height, width
+        self.channels = framing.channels
+
+    def build(self, sums: EventSums) -> Any:
+        """See the class."""
+        frames = sums.cast(self.framing.build(sums), "float64")
+        rows, columns = (
+            sums.matrix(_shares_of_area(given, wanted))
+            for given, wanted in zip(sums.sensor_size, self.size, strict=True)
+        )
+        return sums.cast(rows @ (frames @ columns.T), "float32")
+
+
+def _shares_of_area(given: int, wanted: int) -> npt.NDArray[np.float64]:
+    """``[wanted, given]``: how much of pixel i of the result is pixel j of the original; rows sum to 1."""
+    edges, pixels = np.arange(wanted + 1) * given, np.arange(given) * wanted  # in 1 / (given * wanted), exact
+    left, right = np.maximum(edges[:-1, None], pixels), np.minimum(edges[1:, None], pixels + wanted)
+    shares: npt.NDArray[np.float64] = np.maximum(right - left, 0) / given
+    return shares
 
 
 def _normalized(grid: Any, sums: EventSums) -> Any:

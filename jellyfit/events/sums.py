@@ -110,6 +110,10 @@ class EventSums(ABC):
         """One number a slice, ``[T] -> [T, 1, 1, 1]``, to calculate with."""
 
     @abstractmethod
+    def matrix(self, values: npt.NDArray[np.float64]) -> Any:
+        """A matrix to multiply frames with."""
+
+    @abstractmethod
     def cast(self, values: Any, dtype: str) -> Any:
         """Values of another dtype, named as in NumPy and PyTorch."""
 
@@ -191,6 +195,9 @@ class HostSums(EventSums):
 
     def column(self, values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         return values[:, None, None, None]
+
+    def matrix(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return values
 
     def cast(self, values: npt.NDArray[Any], dtype: str) -> npt.NDArray[Any]:
         return values.astype(dtype)

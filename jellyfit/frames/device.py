@@ -85,6 +85,9 @@ class DeviceSums(EventSums):
     def column(self, values: npt.NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(values.copy()).to(self.device).view(-1, 1, 1, 1)
 
+    def matrix(self, values: npt.NDArray[np.float64]) -> Tensor:
+        return torch.from_numpy(values).to(self.device)
+
     def cast(self, values: Tensor, dtype: str) -> Tensor:
         return values.to(getattr(torch, dtype))
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from jellyfit import functional
 from jellyfit.backbones import (
+    VGGSNN,
     Backbone,
     MSResNet,
     PLIFNet,
@@ -38,6 +39,7 @@ def few(cls: Callable[..., Backbone], *args: Any, **options: Any) -> Backbone:
 FAMILIES: dict[str, tuple[Build, tuple[int, ...]]] = {
     "plif": (lambda **k: PLIFNet("nmnist", 3, 4, input_size=(8, 9), voting_size=2, **k), (2, 8, 9)),
     "vgg": (lambda **k: SpikingVGG(11, 3, base_channels=2, pool_size=1, hidden=[8], **k), (3, 32, 33)),
+    "vggsnn": (lambda **k: VGGSNN(3, base_channels=2, input_size=(17, 16), **k), (2, 17, 16)),
     "resnet": (lambda **k: SpikingResNet(18, 3, base_channels=4, in_channels=2, stem="small", **k), (2, 12, 9)),
     "resnet50": (lambda **k: few(SpikingResNet, 3, base_channels=2, groups=2, **k), (3, 32, 33)),
     "sew": (lambda **k: SEWResNet(18, 3, base_channels=4, in_channels=2, stem="small", **k), (2, 12, 9)),

@@ -21,7 +21,9 @@ def test_the_page_of_backbones_is_the_one_written_from_them_and_its_code_runs(ca
     text = (ROOT / "docs/backbones.md").read_text()
     assert text == script().page(), "run: python docs/backbones.py"
     named = {line.split("`")[1].split("(")[0] for line in text.splitlines() if line.startswith("| `") and "(" in line}
-    networks = {name for name in backbones.__all__ if name.endswith(("Net", "MLP", "VGG", "former", "Former"))}
+    networks = {
+        name for name in backbones.__all__ if name.endswith(("Net", "MLP", "VGG", "VGGSNN", "former", "Former"))
+    }
     assert named == networks
     scope = {}
     for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):

@@ -11,6 +11,7 @@ from torch import nn
 
 from jellyfit import backbones, functional, layers
 from jellyfit.backbones import (
+    VGGSNN,
     Backbone,
     MSResNet,
     PLIFNet,
@@ -41,6 +42,7 @@ def fires(net):
 
 RESNETS = {18: "11,689,512", 34: "21,797,672", 50: "25,557,032", 101: "44,549,160", 152: "60,192,808"}
 TOLD = [
+    (VGGSNN, {}, "9,271,498"),
     *[(SpikingResNet, {"depth": depth}, told) for depth, told in RESNETS.items()],
     *[(SEWResNet, {"depth": depth}, told) for depth, told in RESNETS.items()],
     (SpikingVGG, {"depth": 11}, "132,868,840"),
@@ -94,6 +96,7 @@ def test_docstrings_tell_no_other_number_of_parameters():
         (lambda: PLIFNet("cifar10", channels=2), 8),
         (lambda: PLIFNet("cifar10dvs", channels=2), 6),
         *[(lambda d=d: SpikingVGG(d, 5, base_channels=1, hidden=[2, 2]), n) for d, n in ((11, 10), (13, 12), (16, 15))],
+        (lambda: VGGSNN(base_channels=1), 8),
         (lambda: SpikingVGG(19, 5, base_channels=1, hidden=[2, 2]), 18),
         *[(lambda d=d: SpikingResNet(d, 5, base_channels=1), n) for d, n in ((18, 17), (34, 33), (50, 49), (101, 100))],
         *[(lambda d=d: SEWResNet(d, 5, base_channels=1), n) for d, n in ((18, 20), (34, 36), (50, 53), (101, 104))],

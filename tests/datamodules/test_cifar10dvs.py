@@ -17,7 +17,7 @@ from jellyfit import events
 from jellyfit.datamodules import CIFAR10DVS
 from jellyfit.datamodules.fetch import SourceFile
 from jellyfit.errors import ConfigError, DataError
-from tests.conftest import ROOT
+from tests.conftest import CONFIGS, ROOT, Cli
 from tests.datamodules.made import write_zip
 from tests.datamodules.published import Published, Truth, draw, spikingjelly_datasets
 
@@ -55,7 +55,8 @@ class TestCIFAR10DVS(Published):
     module = CIFAR10DVS
     config = "cifar10dvs.yaml"
     settings: ClassVar = {"val_fraction": 0.25, "test_fraction": 0.25}
-    net = ("--model.backbone.channels=2",)
+    net = ("--model.backbone.base_channels=2",)
+    frames = ("--data.frames.framing.T=2",)
     first_file = "airplane.zip"
 
     def write(self, root: Path) -> dict[str, Truth]:
@@ -71,6 +72,27 @@ class TestCIFAR10DVS(Published):
         with zipfile.ZipFile(root / f"{kind}.zip") as archive:
             (root / "sample.aedat").write_bytes(archive.read(f"{kind}/{name}.aedat"))
         return spikingjelly_datasets("cifar10_dvs")._load_origin_data(root / "sample.aedat")
+
+    def test_the_recipe_of_plif_net_trains_and_tests(self, made: tuple[Path, dict[str, Truth]], cli: Cli) -> None:
+        root, _ = made
+        for verb in ("fit", "test"):
+            outcome = cli(
+                verb, "-c", CONFIGS / "cifar10dvs_plif.yaml", f"--data.root={root}", "--data.prepare_workers=0",
+                "--data.batch_size=2", "--trainer.fast_dev_run=true", "--model.backbone.channels=2",
+                "--data.frames.T=2", *self.flags(),
+            )  # fmt: skip
+            assert outcome.status == 0, outcome.err
+            assert {"fit": "train/loss", "test": "test/accuracy"}[verb] in outcome.out
+
+    def test_frames_of_the_recipe_are_48_by_48(self, made: tuple[Path, dict[str, Truth]]) -> None:
+        data = self.data(made[0], frames=events.Resized(events.FixedNumber(T=2), (48, 48)), cache="frames")
+        full = self.data(made[0], frames=events.FixedNumber(T=2))
+        for each in (data, full):
+            each.prepare_data()
+            each.setup("test")
+        small, large = (next(iter(each.test_dataloader())).x for each in (data, full))
+        assert small.shape[-2:] == (48, 48)
+        np.testing.assert_allclose(small.mean((-2, -1)), large.float().mean((-2, -1)), rtol=1e-5)
 
     def test_the_split_in_file_order_is_spikingjelly_s(self, made: tuple[Path, dict[str, Truth]]) -> None:
         root, truth = made

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from jellyfit import events
@@ -221,3 +222,61 @@ def run_script(folder: Path) -> subprocess.CompletedProcess[str]:
         [sys.executable, "script.py"], cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True,
         text=True, timeout=300,
     )  # fmt: skip
+
+
+# ------------------------------------------------------------ many at once
+
+
+def stored(root: Path, *shards: list[npt.NDArray[Any]], compress: bool = False) -> ArrayStore:
+    folders = []
+    for i, arrays in enumerate(shards):
+        folder = root / str(i)
+        folder.mkdir()
+        with StoreWriter(folder, compress) as writer:
+            for array in arrays:
+                writer.append(array)
+        folders.append(folder)
+    return ArrayStore(folders)
+
+
+@pytest.mark.parametrize("shape", [(1,), (3, 5), (4, 2, 3, 3), (2, 0)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_gathered_arrays_are_those_of_one_by_one(tmp_path: Path, shape: tuple[int, ...], dtype: Any) -> None:
+    random = np.random.default_rng(0)
+    arrays = [random.integers(0, 200, shape).astype(dtype) for _ in range(7)]
+    store = stored(tmp_path, arrays[:3], arrays[3:4], arrays[4:])
+    indices = [6, 0, 3, 3, 2]
+    expected = np.stack([arrays[i] for i in indices], axis=1)
+    for each in (store, pickle.loads(pickle.dumps(store))):
+        gathered = each.gather(indices)
+        assert gathered is not None
+        assert gathered.dtype == dtype
+        assert gathered.flags.writeable
+        np.testing.assert_array_equal(gathered, expected)
+    again = store.gather([1])
+    assert again is not None
+    again[:] = 0
+    np.testing.assert_array_equal(store[1], arrays[1], err_msg="the file stays as it is")
+
+
+def test_what_is_not_alike_is_not_gathered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    three, two = np.ones((3, 4), np.uint8), np.ones((2, 4), np.uint8)
+    different: dict[str, list[list[npt.NDArray[Any]]]] = {
+        "shapes": [[three], [two]],
+        "shapes in one shard": [[three, two]],
+        "dtypes": [[three], [three.astype(np.uint16)]],
+        "dtypes in one shard": [[three, three.astype(np.uint16)]],
+        "empty": [[]],
+    }
+    for name, shards in different.items():
+        (tmp_path / name).mkdir()
+        assert stored(tmp_path / name, *shards).gather([0]) is None, name
+    (tmp_path / "compressed").mkdir()
+    assert stored(tmp_path / "compressed", [three, three], compress=True).gather([0]) is None
+    (tmp_path / "plain").mkdir()
+    plain = stored(tmp_path / "plain", [three, three])
+    gathered = plain.gather([1])
+    assert gathered is not None
+    assert gathered.shape == (3, 1, 4)
+    monkeypatch.setenv("JELLYFIT_NATIVE", "0")
+    assert plain.gather([1]) is None, "without a compiler they are taken one by one"

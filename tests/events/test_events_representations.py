@@ -51,7 +51,7 @@ def everywhere(events, framing, size=SIZE, **options):
         np.testing.assert_array_equal(fast, device.numpy())
     else:
         np.testing.assert_allclose(fast, device.numpy(), rtol=3e-7, atol=1e-7)
-    assert fast.shape[1:] == (framing.channels, *size)
+    assert fast.shape[1:] == (framing.channels, *(framing.size if isinstance(framing, ev.Resized) else size))
     return fast
 
 
@@ -227,6 +227,28 @@ def test_merged_counts_are_as_wide_as_they_need_to_be(off, on, total, signed):
     assert (frames.dtype, int(frames[0, 0, 2, 1])) == (signed, on - off)
 
 
+# ------------------------------------------------------------ other sizes
+
+
+def test_pixels_are_averaged_by_area():
+    events = make(4000, (128, 96))
+    counts = ev.to_frames(events, NUMBER, (128, 96)).astype(float)
+    half = everywhere(events, ev.Resized(NUMBER, (64, 48)), (128, 96))
+    np.testing.assert_allclose(half, counts.reshape(3, 2, 64, 2, 48, 2).mean((3, 5)), rtol=1e-6)
+    odd = everywhere(events, ev.Resized(NUMBER, (48, 36)), (128, 96))  # 8/3 of a pixel
+    fine = counts.repeat(3, -1).repeat(3, -2)  # each pixel in nine, of which 8 x 8 make one
+    np.testing.assert_allclose(odd, fine.reshape(3, 2, 48, 8, 36, 8).mean((3, 5)), rtol=1e-6)
+    assert odd.dtype == np.float32
+
+
+def test_frames_that_grow_repeat_their_pixels_and_the_same_size_changes_nothing():
+    events = make(200)
+    counts = ev.to_frames(events, NUMBER, SIZE)
+    larger = everywhere(events, ev.Resized(NUMBER, (8, 15)))
+    np.testing.assert_allclose(larger, counts.repeat(2, -2).repeat(3, -1), rtol=1e-6)
+    np.testing.assert_array_equal(everywhere(events, ev.Resized(NUMBER, SIZE)), counts)
+
+
 # ------------------------------------------------------------ what holds for all
 
 FRAMINGS = [
@@ -240,6 +262,8 @@ FRAMINGS = [
     ev.TimeSurface(NUMBER),
     ev.TimeSurface(NUMBER, 100.0),
     ev.CountsAndTimes(DURATION),
+    ev.Resized(NUMBER, (3, 7)),
+    ev.Resized(ev.VoxelGrid(4), (2, 2)),
 ]
 each_framing = pytest.mark.parametrize("framing", FRAMINGS, ids=repr)
 
@@ -373,6 +397,9 @@ def test_custom_frames_may_have_any_number_of_channels_and_go_to_a_device():
         (lambda: ev.TimeSurface(16), InputTypeError, "slicing must be a Slicing such as FixedNumber(T=16)"),
         (lambda: ev.CountsAndTimes(ev.VoxelGrid(3)), InputTypeError, "slicing must be a Slicing"),
         (lambda: ev.MergedCounts(NUMBER, "both"), InputError, "mode must be 'sum' or 'signed'"),
+        (lambda: ev.Resized(NUMBER, (0, 48)), InputError, "size must be at least 1 (pixels); got 0"),
+        (lambda: ev.Resized(NUMBER, 48), InputTypeError, "size must be (height, width), such as (48, 48); got 48"),
+        (lambda: ev.Resized(16, (48, 48)), InputTypeError, "framing must be a Representation such as FixedNumber"),
         (lambda: ev.CustomFrames(mean_polarity, 0), InputError, "channels must be at least 1"),
     ],
 )
