@@ -9,6 +9,7 @@ from jellyfit.datamodules.cifar10dvs import CIFAR10DVS
 from jellyfit.datamodules.digits import Digits
 from jellyfit.datamodules.dvs_gesture import DVS128Gesture
 from jellyfit.datamodules.dvs_lip import DVSLip
+from jellyfit.datamodules.environments import Environments
 from jellyfit.datamodules.es_imagenet import ESImageNet
 from jellyfit.datamodules.fetch import SourceFile
 from jellyfit.datamodules.hardvs import HARDVS
@@ -36,6 +37,7 @@ __all__ = [
     "DigitImages",
     "Digits",
     "ESImageNet",
+    "Environments",
     "EventDataModule",
     "InMemory",
     "NAVGestureSit",

@@ -5,7 +5,15 @@ programmer would expect, so ``except ValueError`` keeps working. The command lin
 traceback (set ``JELLYFIT_DEBUG=1`` to see it).
 """
 
-__all__ = ["ConfigError", "DataError", "InputError", "InputTypeError", "JellyfitError", "StateError"]
+__all__ = [
+    "ConfigError",
+    "ControlError",
+    "DataError",
+    "InputError",
+    "InputTypeError",
+    "JellyfitError",
+    "StateError",
+]
 
 
 class JellyfitError(Exception):
@@ -80,4 +88,14 @@ class ConfigError(JellyfitError, ValueError):
         ... except ConfigError as error:
         ...     print(error)
         backend='gpu'; expected one of 'auto', 'torch', 'cpu', 'cupy'.
+    """
+
+
+class ControlError(JellyfitError, RuntimeError):
+    """An environment that is to be controlled raised an exception, or showed what cannot be learnt from.
+
+    Examples:
+        >>> from jellyfit.errors import ControlError
+        >>> issubclass(ControlError, RuntimeError)
+        True
     """

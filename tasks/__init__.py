@@ -2,5 +2,7 @@
 
 from jellyfit.tasks.base import SpikingTask
 from jellyfit.tasks.classification import ClassificationTask
+from jellyfit.tasks.control import ControlTask
+from jellyfit.tasks.td3 import TD3Task, polyak, td3_target
 
-__all__ = ["ClassificationTask", "SpikingTask"]
+__all__ = ["ClassificationTask", "ControlTask", "SpikingTask", "TD3Task", "polyak", "td3_target"]

@@ -8,7 +8,7 @@ The colours are those of Okabe and Ito (2008), which people with a colour vision
 alone are green and red, as the event camera field draws them.
 """
 
-from jellyfit.pictures.animation import save_gif
+from jellyfit.pictures.animation import save_film, save_gif
 from jellyfit.pictures.confusion import confusion_matrix
 from jellyfit.pictures.curves import learning_curves
 from jellyfit.pictures.files import save, to_array
@@ -23,6 +23,7 @@ __all__ = [
     "firing_rates",
     "learning_curves",
     "save",
+    "save_film",
     "save_gif",
     "spike_raster",
     "to_array",

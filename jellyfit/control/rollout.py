@@ -1,0 +1,395 @@
+"""Environments that run side by side, and go on after an interruption where they were."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from jellyfit.errors import ConfigError, ControlError
+from jellyfit.functional.encoding import check_steps
+
+if TYPE_CHECKING:
+    import gymnasium as gym
+
+__all__ = ["Episodes", "Rollout", "Spaces", "Step", "evaluate", "gymnasium", "spaces_of"]
+
+Array = npt.NDArray[Any]
+MakeEnv = Callable[[], "gym.Env[Any, Any]"]
+
+
+def gymnasium() -> Any:
+    """The package ``gymnasium``.
+
+    Raises:
+        ConfigError: it is not installed; says how to install it.
+    """
+    try:
+        import gymnasium
+    except ImportError as error:
+        raise ConfigError(
+            "environments need the package gymnasium, which is not installed: pip install 'jellyfit[rl]'"
+        ) from error
+    return gymnasium
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Without what gymnasium says by itself of the faults of an environment, which are raised."""
+    logger = gymnasium().logger
+    before, logger.min_level = logger.min_level, 2 * logger.ERROR
+    try:
+        yield
+    finally:
+        logger.min_level = before
+
+
+class Spaces(NamedTuple):
+    """What an environment shows and takes.
+
+    Attributes:
+        obs_dim: values of an observation.
+        act_dim: values of an action.
+        low: least action ``[act_dim]``.
+        high: largest action ``[act_dim]``.
+
+    Examples:
+        >>> from jellyfit.control import Spaces
+        >>> Spaces(3, 1, [-2.0], [2.0]).act_dim
+        1
+    """
+
+    obs_dim: int
+    act_dim: int
+    low: list[float]
+    high: list[float]
+
+
+def spaces_of(env: gym.Env[Any, Any]) -> Spaces:
+    """The sizes of ``env``.
+
+    Raises:
+        ConfigError: observations are no vector of numbers, or actions no vector of numbers between finite bounds.
+
+    Examples:
+        >>> import gymnasium
+        >>> from jellyfit.control import spaces_of
+        >>> spaces_of(gymnasium.make("Pendulum-v1"))
+        Spaces(obs_dim=3, act_dim=1, low=[-2.0], high=[2.0])
+    """
+    Box = gymnasium().spaces.Box
+    obs, act = env.observation_space, env.action_space
+    name = getattr(env.spec, "id", None) or type(env.unwrapped).__name__
+    if not isinstance(obs, Box) or len(obs.shape) != 1:
+        raise ConfigError(
+            f"{name}: its observations are {obs}; expected a vector of numbers (Box of one dimension). "
+            "gymnasium.wrappers.FlattenObservation makes one of most others."
+        )
+    if not isinstance(act, Box) or len(act.shape) != 1:
+        raise ConfigError(f"{name}: its actions are {act}; expected a vector of numbers (Box of one dimension).")
+    if not (np.isfinite(act.low).all() and np.isfinite(act.high).all() and (act.low < act.high).all()):
+        raise ConfigError(f"{name}: its actions lie between {act.low} and {act.high}; expected finite bounds.")
+    return Spaces(obs.shape[0], act.shape[0], act.low.tolist(), act.high.tolist())
+
+
+class Step(NamedTuple):
+    """One step of E environments.
+
+    Attributes:
+        obs: what was seen ``[E, obs_dim]``, float32.
+        act: what was done ``[E, act_dim]``.
+        reward: ``[E]``.
+        next_obs: what was seen then, in the last step of an episode too ``[E, obs_dim]``.
+        terminated: the episode came to its end ``[E]``.
+        truncated: its time was up ``[E]``.
+        returns: sum of the rewards of each episode that is over.
+        lengths: their steps.
+
+    Examples:
+        >>> from jellyfit.control import Step
+        >>> Step._fields[:3]
+        ('obs', 'act', 'reward')
+    """
+
+    obs: Array
+    act: Array
+    reward: Array
+    next_obs: Array
+    terminated: Array
+    truncated: Array
+    returns: list[float]
+    lengths: list[int]
+
+
+class Rollout:
+    """E environments that are stepped together; where an episode is over the next one begins.
+
+    Every episode has a seed of its own, made from ``seed``, the environment's number and the episode's. A rollout that
+    is saved keeps, of the episodes under way, the seeds and actions so far: one that goes on replays them.
+
+    Args:
+        make: makes one environment.
+        environments: how many, default 1.
+        vectorization: ``"sync"`` (default): one after the other; ``"async"``: a process for each.
+        seed: default 0.
+
+    Raises:
+        ConfigError: spaces that cannot be used, see :func:`spaces_of`.
+        ControlError: in a step: an exception in the environment, NaN, another shape; says where and why.
+
+    Examples:
+        >>> import gymnasium
+        >>> import numpy as np
+        >>> from jellyfit.control import Rollout
+        >>> rollout = Rollout(lambda: gymnasium.make("Pendulum-v1"), environments=2)
+        >>> step = rollout.step(np.zeros((2, 1), np.float32))
+        >>> step.next_obs.shape, step.reward.shape, step.returns
+        ((2, 3), (2,), [])
+        >>> rollout.close()
+    """
+
+    def __init__(
+        self,
+        make: MakeEnv,
+        environments: int = 1,
+        vectorization: Literal["sync", "async"] = "sync",
+        seed: int = 0,
+    ) -> None:
+        gym = gymnasium()
+        check_steps("Rollout: environments", environments)
+        if vectorization not in ("sync", "async"):
+            raise ConfigError(f"vectorization={vectorization!r}: expected 'sync' or 'async'.")
+        probe = make()
+        self.spaces = spaces_of(probe)
+        self.name = getattr(probe.spec, "id", None) or type(probe.unwrapped).__name__
+        probe.close()
+        self.environments, self.seed = environments, seed
+        kind = gym.vector.SyncVectorEnv if vectorization == "sync" else gym.vector.AsyncVectorEnv
+        self._apart = vectorization == "async"
+        self._envs = kind([make] * environments, autoreset_mode=gym.vector.AutoresetMode.DISABLED)
+        self._episodes = np.zeros(environments, np.int64)
+        self._returns = np.zeros(environments)
+        self._actions: list[list[Array]] = [[] for _ in range(environments)]
+        self._failed = False
+        self.steps = 0  # of all environments together
+        self.obs = self._checked(self._reset(np.ones(environments, np.bool_)), "at the start of an episode")
+
+    def _seeds(self) -> list[int]:
+        """Of the episode under way in every environment."""
+        return [
+            int(np.random.SeedSequence([self.seed, e, int(number)]).generate_state(1)[0])
+            for e, number in enumerate(self._episodes)
+        ]
+
+    def _reset(self, which: Array) -> Array:
+        try:
+            with _hushed():
+                obs, _ = self._envs.reset(seed=self._seeds(), options={"reset_mask": which})
+        except Exception as error:
+            raise self._fault("at the start of an episode", error) from error
+        return np.asarray(obs)
+
+    def _fault(self, when: str, error: Exception) -> ControlError:
+        self._failed = True
+        return ControlError(
+            f"{self.name} failed {when}, after {self.steps} steps: {type(error).__name__}: {error}. What was learnt "
+            "until then is in the run's checkpoints."
+        )
+
+    def _checked(self, obs: Array, when: str, reward: Array | None = None) -> Array:
+        expected = (self.environments, self.spaces.obs_dim)
+        if obs.shape != expected:
+            raise ControlError(
+                f"{self.name} gave observations of the shape {list(obs.shape)} {when}, after {self.steps} steps; "
+                f"expected {list(expected)}."
+            )
+        for what, values in (("observation", obs), ("reward", reward)):
+            if values is not None and not np.isfinite(values).all():
+                e, *place = np.argwhere(~np.isfinite(values))[0].tolist()
+                where = f" (value {place[0]})" if place else ""
+                raise ControlError(
+                    f"{self.name}, environment {e}, gave {what}s that are {values[(e, *place)]}{where} {when}, after "
+                    f"{self.steps} steps. Look into the environment, or bound its actions."
+                )
+        return obs.astype(np.float32)
+
+    def step(self, act: Array) -> Step:
+        """Do ``act`` ``[E, act_dim]`` everywhere."""
+        act = np.ascontiguousarray(act, np.float32)
+        if act.shape != (self.environments, self.spaces.act_dim):
+            raise ControlError(
+                f"{self.name} was given actions of the shape {list(act.shape)}; expected "
+                f"[{self.environments}, {self.spaces.act_dim}]."
+            )
+        try:
+            with _hushed():
+                seen, rewards, ends, cuts, _ = self._envs.step(act)
+        except Exception as error:
+            raise self._fault("in a step", error) from error
+        reward = np.asarray(rewards, np.float64)
+        next_obs = self._checked(np.asarray(seen), "in a step", reward)
+        terminated, truncated = np.asarray(ends, np.bool_).copy(), np.asarray(cuts, np.bool_).copy()
+        obs, self.obs = self.obs, next_obs
+        self.steps += self.environments
+        self._returns += reward
+        for e in range(self.environments):
+            self._actions[e].append(act[e].copy())
+        over = terminated | truncated
+        returns, lengths = [], []
+        if over.any():
+            for e in np.flatnonzero(over).tolist():
+                returns.append(float(self._returns[e]))
+                lengths.append(len(self._actions[e]))
+                self._returns[e], self._actions[e] = 0.0, []
+                self._episodes[e] += 1
+            fresh = self._checked(self._reset(over), "at the start of an episode")
+            self.obs = np.where(over[:, None], fresh, next_obs)
+        return Step(obs, act, reward, next_obs, terminated, truncated, returns, lengths)
+
+    def close(self) -> None:
+        """End the environments and their processes."""
+        with _hushed():
+            self._envs.close(**({"terminate": True} if self._failed and self._apart else {}))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is needed to go on exactly."""
+        return {
+            "episodes": self._episodes.tolist(),
+            "returns": self._returns.tolist(),
+            "actions": [[act.tolist() for act in acts] for acts in self._actions],
+            "obs": self.obs.tolist(),
+            "steps": self.steps,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> list[int]:
+        """Go on from :meth:`state_dict`: begin the episodes under way again and do what was done.
+
+        Returns:
+            The environments that came out elsewhere, because they are not deterministic. Their episodes begin anew.
+
+        Raises:
+            ConfigError: it was saved by another number of environments.
+        """
+        if len(state["episodes"]) != self.environments:
+            raise ConfigError(
+                f"what was saved is of {len(state['episodes'])} environments, but there are {self.environments}. Go on "
+                f"with as many."
+            )
+        self._episodes = np.array(state["episodes"], np.int64)
+        saved = [[np.array(act, np.float32) for act in acts] for acts in state["actions"]]
+        obs = self._replay(saved)
+        self._actions, self._returns = saved, np.array(state["returns"])
+        self.steps = int(state["steps"])
+        expected = np.array(state["obs"], np.float32)
+        elsewhere = np.array([not np.array_equal(obs[e], expected[e]) for e in range(self.environments)])
+        if elsewhere.any():
+            for e in np.flatnonzero(elsewhere).tolist():
+                self._episodes[e] += 1
+                self._actions[e], self._returns[e] = [], 0.0
+            fresh = self._checked(self._reset(elsewhere), "at the start of an episode")
+            obs = np.where(elsewhere[:, None], fresh, obs)
+        self.obs = obs
+        return [int(e) for e in np.flatnonzero(elsewhere)]
+
+    def _replay(self, saved: Sequence[Sequence[Array]]) -> Array:
+        """Begin every episode again and do in it what was done.
+
+        They end together: the shorter an episode, the later it begins. Until then its environment does anything.
+        """
+        everywhere = np.ones(self.environments, np.bool_)
+        obs = self._checked(self._reset(everywhere), "at the start of an episode")
+        begins = max(map(len, saved)) - np.array([len(acts) for acts in saved])
+        anything = (np.array(self.spaces.low, np.float32) + np.array(self.spaces.high, np.float32)) / 2
+        for t in range(int(begins.max() + len(saved[int(begins.argmax())]))):
+            if t and (begins == t).any():
+                self._reset(begins == t)
+            acts = [saved[e][t - begins[e]] if t >= begins[e] else anything for e in range(self.environments)]
+            seen, _, ends, cuts, _ = self._envs.step(np.stack(acts))
+            obs = self._checked(np.asarray(seen), "while its last episode was done again")
+            over = (np.asarray(ends) | np.asarray(cuts)) & (t < begins)
+            if over.any():
+                self._reset(over)
+        late = np.array([not acts for acts in saved])
+        if late.any() and not late.all():
+            fresh = self._checked(self._reset(late), "at the start of an episode")
+            obs = np.where(late[:, None], fresh, obs)
+        return obs
+
+
+class Episodes(NamedTuple):
+    """What came of some episodes: the sum of the rewards, and the number of steps of each.
+
+    Examples:
+        >>> from jellyfit.control import Episodes
+        >>> Episodes([-200.0], [200]).returns
+        [-200.0]
+    """
+
+    returns: list[float]
+    lengths: list[int]
+
+
+def evaluate(
+    policy: Callable[[Array], Array],
+    make: MakeEnv,
+    episodes: int = 10,
+    seed: int = 0,
+    frames: list[Array] | None = None,
+) -> Episodes:
+    """Play whole episodes, which begin from seeds of their own: the same ones every time.
+
+    Args:
+        policy: observations ``[N, obs_dim]`` (float32) -> actions ``[N, act_dim]``.
+        make: makes one environment.
+        episodes: how many, default 10, all at once.
+        seed: default 0.
+        frames: a list to which the pictures of the first episode are added, if the environment renders any.
+
+    Raises:
+        ControlError: an environment fails or shows values that are not finite.
+
+    Examples:
+        >>> import gymnasium
+        >>> import numpy as np
+        >>> from jellyfit.control import evaluate
+        >>> still = lambda obs: np.zeros((len(obs), 1), np.float32)
+        >>> evaluate(still, lambda: gymnasium.make("Pendulum-v1"), episodes=2).lengths
+        [200, 200]
+    """
+    check_steps("evaluate: episodes", episodes)
+    envs = [make() for _ in range(episodes)]
+    returns, lengths = np.zeros(episodes), np.zeros(episodes, np.int64)
+    name = getattr(envs[0].spec, "id", None) or type(envs[0].unwrapped).__name__
+    try:
+        seeds = [int(np.random.SeedSequence([seed, 2**31, i]).generate_state(1)[0]) for i in range(episodes)]
+        seen = [np.asarray(env.reset(seed=s)[0], np.float32) for env, s in zip(envs, seeds, strict=True)]
+        alive = list(range(episodes))
+        while alive:
+            if frames is not None and 0 in alive:
+                picture = envs[0].render()
+                if isinstance(picture, np.ndarray):
+                    frames.append(picture)
+            acts = policy(np.stack([seen[i] for i in alive]))
+            going = []
+            for i, act in zip(alive, acts, strict=True):
+                obs, reward, terminated, truncated, _ = envs[i].step(act)
+                returns[i] += float(reward)
+                lengths[i] += 1
+                seen[i] = np.asarray(obs, np.float32)
+                if not (np.isfinite(seen[i]).all() and np.isfinite(float(reward))):
+                    raise ControlError(f"{name}: NaN or infinity in step {lengths[i]} of evaluation episode {i}.")
+                if not (terminated or truncated):
+                    going.append(i)
+            alive = going
+    except ControlError:
+        raise
+    except Exception as error:
+        raise ControlError(f"{name} failed in an evaluation: {type(error).__name__}: {error}") from error
+    finally:
+        for env in envs:
+            env.close()
+    return Episodes(returns.tolist(), copy.copy(lengths).tolist())

@@ -1,0 +1,335 @@
+"""What tasks that control environments share: acting, evaluating, logging, exact resume."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import lightning.pytorch as pl
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from jellyfit import pictures
+from jellyfit.control import Actor, Episodes, RunningNorm, Spaces, SpikingActor, Step
+from jellyfit.datamodules.environments import Environments
+from jellyfit.errors import ConfigError, JellyfitError
+from jellyfit.metrics import FiringRateMeter
+from jellyfit.rng import get_rng_state, set_rng_state
+
+__all__ = ["ActorFactory", "ControlTask"]
+
+Array: TypeAlias = npt.NDArray[Any]
+ActorFactory: TypeAlias = Callable[[int, int, list[float], list[float]], Actor]
+"""Makes an actor for sizes of observations and actions, and bounds; in YAML a class with its other arguments."""
+
+
+class ControlTask(pl.LightningModule):
+    """Base of tasks that learn to control environments (:class:`~jellyfit.datamodules.Environments`).
+
+    This class steps the environments, normalises observations, evaluates without exploration after every epoch, logs,
+    and saves what an exact resume needs. A subclass writes :meth:`build` (networks beside the actor),
+    :meth:`explore` (actions to learn from), :meth:`remember` (a step), :meth:`learn` (after every turn) and
+    ``configure_optimizers``; and when it has more to save than weights, :meth:`kept` and :meth:`go_on`.
+
+    Logged names, once an epoch: ``train/return`` and ``train/length`` (mean of the episodes that ended), ``val/return``
+    and ``val/return_std`` (of the evaluation's episodes), ``firing_rate/LAYER`` (of the actor, in the evaluation),
+    ``env_steps`` (of all processes), ``steps_per_second``, and what :meth:`count` was given.
+
+    Args:
+        actor: called with the sizes of observations and actions and the bounds of actions; default
+            :class:`~jellyfit.control.SpikingActor`.
+        normalise: observations become those of mean 0 and variance 1, as seen so far, clipped to 3; default ``True``.
+
+    Raises:
+        ConfigError: the data are no environments.
+        ControlError: see :class:`~jellyfit.control.Rollout`.
+
+    Examples:
+        >>> import numpy as np
+        >>> from jellyfit.control import MLPActor
+        >>> from jellyfit.tasks import ControlTask
+        >>> class Idle(ControlTask):
+        ...     def explore(self, obs):
+        ...         return np.zeros((len(obs), self.spaces.act_dim), np.float32)
+        >>> Idle(MLPActor).monitor
+        'val/return'
+    """
+
+    monitor = "val/return"
+    mode = "max"
+
+    actor: Actor
+    norm: RunningNorm
+
+    def __init__(self, actor: ActorFactory | None = None, normalise: bool = True) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.make_actor: ActorFactory = SpikingActor if actor is None else actor
+        self.normalise = normalise
+        self.spaces: Spaces | None = None
+        self.env_steps = 0
+        self.rng = np.random.default_rng(0)
+        self._seen: list[Array] = []  # observations that the norm does not know yet
+        self._returns: list[float] = []
+        self._lengths: list[int] = []
+        self._sums: dict[str, tuple[float, int]] = {}
+        self._clock = (0.0, 0)
+        self._to_restore: list[dict[str, Any]] | None = None
+        self._keep_hyperparameters()
+
+    def _keep_hyperparameters(self) -> None:
+        from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
+
+        if _given_hyperparameters.get() is not None:
+            self.save_hyperparameters(logger=False)
+
+    # ------------------------------------------------------------ what subclasses write
+
+    def build(self, spaces: Spaces) -> None:
+        """Make the networks beside :attr:`actor`."""
+
+    def explore(self, obs: Array) -> Array:
+        """Actions ``[E, act_dim]`` to learn from, for observations ``[E, obs_dim]`` as the environments show them."""
+        raise TypeError(f"{type(self).__name__} must define explore(self, obs)")
+
+    def remember(self, step: Step) -> None:
+        """Take in what happened."""
+
+    def learn(self, steps: int) -> None:
+        """Improve the networks after ``steps`` more steps of this process's environments."""
+
+    def kept(self) -> dict[str, Any]:
+        """What an exact resume needs beside weights, optimizers and environments, as plain data and tensors."""
+        return {}
+
+    def go_on(self, kept: dict[str, Any]) -> None:
+        """Go on from :meth:`kept`."""
+
+    # ------------------------------------------------------------ networks
+
+    @property
+    def environments(self) -> Environments:
+        """The data."""
+        data = getattr(self.trainer, "datamodule", None)
+        if not isinstance(data, Environments):
+            raise ConfigError(
+                f"{type(self).__name__} learns from environments; data: is {type(data).__name__}. Name "
+                "jellyfit.datamodules.Environments there."
+            )
+        return data
+
+    def setup(self, stage: str) -> None:
+        data = self.environments
+        if self.spaces is None:
+            self._build(data.spaces)
+        elif self.spaces != data.spaces:
+            raise ConfigError(f"the networks are made for {self.spaces}, but {data.env_name} has {data.spaces}.")
+        self.rng = np.random.default_rng([torch.initial_seed() % 2**63, self.global_rank])
+
+    def _build(self, spaces: Spaces) -> None:
+        self.spaces = spaces
+        self.actor = self.make_actor(*spaces)
+        if not isinstance(self.actor, Actor):
+            raise ConfigError(f"actor made {type(self.actor).__name__}; expected an actor such as SpikingActor.")
+        self.norm = RunningNorm(spaces.obs_dim)
+        self.build(spaces)
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The actor."""
+        return self.actor if self.spaces is not None else self
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """Observations ``[N, obs_dim]`` as environments show them -> actions ``[N, act_dim]``, without exploration."""
+        return self.actor(self.normalised(obs))  # type: ignore[no-any-return]
+
+    def normalised(self, obs: Tensor) -> Tensor:
+        """Observations as networks take them."""
+        return self.norm(obs) if self.normalise else obs
+
+    @torch.no_grad()
+    def policy(self, obs: Array) -> Array:
+        """Actions ``[N, act_dim]`` without exploration for observations ``[N, obs_dim]``."""
+        acts: Array = self(torch.from_numpy(obs).to(self.device)).cpu().numpy()
+        return acts
+
+    def reduce_gradients(self, parameters: Sequence[Tensor]) -> None:
+        """Give every process the mean of all processes' gradients; nothing where there is one."""
+        world = self.trainer.world_size
+        if world > 1:
+            grads = [p.grad for p in parameters if p.grad is not None]
+            flat = torch.cat([grad.flatten() for grad in grads])
+            torch.distributed.all_reduce(flat)
+            flat /= world
+            for grad, mean in zip(grads, torch.split(flat, [grad.numel() for grad in grads]), strict=True):
+                grad.copy_(mean.view_as(grad))
+
+    # ------------------------------------------------------------ training
+
+    def on_train_epoch_start(self) -> None:
+        self._clock = (time.perf_counter(), self.env_steps)
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        """One turn: steps of the environments, then of the networks."""
+        data, rollout = self.environments, self.environments.rollout
+        for _ in range(data.steps_per_turn // data.environments):
+            step = rollout.step(self.explore(rollout.obs))
+            self.env_steps += data.environments * self.trainer.world_size
+            self._seen.append(step.obs)
+            self._returns += step.returns
+            self._lengths += step.lengths
+            self.remember(step)
+        if self.normalise:
+            seen = torch.from_numpy(np.concatenate(self._seen)).to(self.device)
+            every: Any = self.all_gather(seen)
+            self.norm.update(every.reshape(-1, rollout.spaces.obs_dim))
+        self._seen.clear()
+        self.learn(data.steps_per_turn)
+
+    def count(self, **values: float) -> None:
+        """Values of which the mean over the epoch is logged as ``train/NAME``."""
+        for name, value in values.items():
+            total, number = self._sums.get(name, (0.0, 0))
+            self._sums[name] = (total + value, number + 1)
+
+    def on_train_epoch_end(self) -> None:
+        means = {name: total / number for name, (total, number) in self._sums.items()}
+        if self._returns:
+            means |= {"return": float(np.mean(self._returns)), "length": float(np.mean(self._lengths))}
+        for name, value in means.items():
+            self._log(f"train/{name}", value)
+        begin, before = self._clock
+        self._log("env_steps", float(self.env_steps), prog_bar=True)
+        self._log("steps_per_second", (self.env_steps - before) / max(time.perf_counter() - begin, 1e-9))
+        self._returns, self._lengths, self._sums = [], [], {}
+
+    def _log(self, name: str, value: float, **options: Any) -> None:
+        # the first process's is shown; maximum and mean are alike for what all know
+        self.log(name, torch.tensor(value, dtype=torch.float64), sync_dist=True, batch_size=1, **options)
+
+    # ------------------------------------------------------------ evaluation
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Play the evaluation's episodes; every process plays the same."""
+        if self.trainer.sanity_checking:
+            self.environments.evaluate(self.policy, 1)
+            return
+        meter = FiringRateMeter(self.actor)
+        meter.start()
+        played = self.environments.evaluate(self.policy)
+        for layer, (total, count) in meter.sums().items():
+            self._log(f"firing_rate/{layer}", float(total) / max(count, 1))
+        meter.stop()
+        self._log_episodes("val", played)
+
+    def _log_episodes(self, stage: str, played: Episodes) -> None:
+        self._log(f"{stage}/return", float(np.mean(played.returns)), prog_bar=True)
+        self._log(f"{stage}/return_std", float(np.std(played.returns)))
+        self._log(f"{stage}/length", float(np.mean(played.lengths)))
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Play the evaluation's episodes, write their returns and show the first of them."""
+        played = self.environments.evaluate(self.policy)
+        self._log_episodes("test", played)
+        folder: Path | None = getattr(self.trainer, "run_folder", None)
+        if folder is None or not self.trainer.is_global_zero:
+            return
+        with (folder / "test_returns.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["episode", "return", "length"])
+            writer.writerows(enumerate_rows(played))
+        self._film(folder)
+
+    def _film(self, folder: Path) -> None:
+        frames: list[Array] = []
+        try:
+            self.environments.evaluate(self.policy, 1, frames)
+        except (JellyfitError, ImportError, OSError) as error:
+            print(f"No film of an episode: {str(error).splitlines()[0]}")
+            return
+        if frames:
+            target = folder / "pictures" / "test_episode.gif"
+            pictures.save_film(frames, target)
+            print(f"Film of an episode: {target}")
+
+    def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+        """Play one episode: ``obs [T, obs_dim]`` and ``act [T, act_dim]``."""
+        seen: list[Array] = []
+        done: list[Array] = []
+
+        def noted(obs: Array) -> Array:
+            acts = self.policy(obs)
+            seen.append(obs[0])
+            done.append(acts[0])
+            return acts
+
+        self.environments.evaluate(noted, 1)
+        return {"obs": torch.from_numpy(np.stack(seen)), "act": torch.from_numpy(np.stack(done))}
+
+    # ------------------------------------------------------------ exact resume
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["jellyfit_spaces"] = self.spaces._asdict() if self.spaces else None
+        rollout = self.environments.rollout_state()
+        if rollout is None:
+            return
+        mine = {
+            "env_steps": self.env_steps,
+            "rng": get_rng_state(),
+            "own_rng": self.rng.bit_generator.state,
+            "returns": [self._returns, self._lengths],
+            "sums": {name: list(value) for name, value in self._sums.items()},
+            "rollout": rollout,
+            "kept": self.kept(),
+        }
+        world = self.trainer.world_size
+        everyone: list[Any] = [None] * world
+        if world > 1:
+            torch.distributed.all_gather_object(everyone, mine)
+        checkpoint["jellyfit_control"] = everyone if world > 1 else [mine]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.spaces is None and checkpoint.get("jellyfit_spaces"):
+            self._build(Spaces(**checkpoint["jellyfit_spaces"]))
+        self._to_restore = checkpoint.get("jellyfit_control")
+
+    def on_train_start(self) -> None:
+        everyone, self._to_restore = self._to_restore, None
+        if not everyone:
+            self._say_if_resumed()
+            return
+        if len(everyone) != self.trainer.world_size:
+            raise ConfigError(
+                f"the checkpoint is of {len(everyone)} processes with environments of their own; go on with as many, "
+                f"not {self.trainer.world_size}."
+            )
+        mine = everyone[self.global_rank]
+        self.env_steps = mine["env_steps"]
+        self._returns, self._lengths = (list(values) for values in mine["returns"])
+        self._sums = {name: (total, number) for name, (total, number) in mine["sums"].items()}
+        elsewhere = self.environments.rollout.load_state_dict(mine["rollout"])
+        if elsewhere:
+            print(
+                f"Note: {self.environments.env_name} is not deterministic: the episodes under way begin anew in "
+                f"{len(elsewhere)} of {self.environments.environments} environments."
+            )
+        self.go_on(mine["kept"])
+        self.rng.bit_generator.state = mine["own_rng"]
+        set_rng_state(mine["rng"], self.global_rank)  # last: making environments may draw
+
+    def _say_if_resumed(self) -> None:
+        if self.trainer.ckpt_path is not None and self.trainer.is_global_zero:
+            print(f"Note: {self.trainer.ckpt_path} holds networks alone: experience is collected anew.")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_trainer": None, "_fabric": None}
+
+
+def enumerate_rows(played: Episodes) -> list[tuple[int, float, int]]:
+    """Rows of a table of episodes: number, return, length."""
+    return [(i, total, length) for i, (total, length) in enumerate(zip(*played, strict=True))]
