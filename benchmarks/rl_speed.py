@@ -1,0 +1,204 @@
+"""How fast a spiking actor is trained and acts: updates of TD3 a second, against the same networks on other neurons.
+
+    python benchmarks/rl_speed.py [--seconds 10] [--json PATH]
+
+No environment: 17 observations, 6 actions, hidden 256 x 2, T = 5, batch 100, from a buffer of 1,000,000 transitions.
+Contenders take turns (``timing.py``): jellyfit's actor; the same with its neurons replaced by SpikingJelly's, where it
+is installed (LIF neurons of the same shape, as SpikingJelly has no current-based ones, against jellyfit's LIF); and a
+loop over time steps in eager PyTorch, as PopSAN's program has it. All updates are whole ones: critics, and in every
+second the actor and the targets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import functools
+import importlib.util
+import json
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from timing import machine, once, ratio, spread, take_turns
+from torch import Tensor, nn
+
+from jellyfit import functional
+from jellyfit.control import RateDecoder, ReplayBuffer, Spaces, SpikingActor, Transitions
+from jellyfit.neurons import BaseNode, CUBALIFNode, LIFNode
+from jellyfit.surrogates import ATan
+from jellyfit.tasks import TD3Task
+
+OBS, ACT, BATCH = 17, 6, 100
+
+
+class PopSANCore(nn.Module):
+    """The layers of an actor of current-based neurons, run step by step in eager PyTorch."""
+
+    def __init__(self, core: nn.Module) -> None:
+        super().__init__()
+        self.linears = nn.ModuleList(
+            nn.Linear(layer.in_features, layer.out_features)
+            for layer in core.layers  # type: ignore[union-attr]
+            if isinstance(layer, nn.Linear)
+        )
+        for mine, theirs in zip(
+            self.linears,
+            [layer for layer in core.layers if isinstance(layer, nn.Linear)],  # type: ignore[union-attr]
+            strict=True,
+        ):
+            mine.load_state_dict(theirs.state_dict())
+        self.decoder = core.decoder
+        nodes = [node for node in core.modules() if isinstance(node, BaseNode) and node.fires]
+        self.spike = nodes[0].surrogate_function
+
+    def forward(self, x_seq: Tensor) -> Tensor:
+        zeros = [x_seq.new_zeros(x_seq.shape[1], linear.out_features) for linear in self.linears]  # type: ignore[arg-type]
+        current, potential, spikes = list(zeros), list(zeros), list(zeros)
+        out = []
+        for x in x_seq:
+            for i, linear in enumerate(self.linears):
+                current[i] = current[i] * 0.5 + linear(x)
+                potential[i] = potential[i] * 0.75 * (1.0 - spikes[i]) + current[i]
+                x = spikes[i] = self.spike(potential[i] - 0.5)
+            out.append(x)
+        decoded: Tensor = self.decoder(torch.stack(out))
+        return decoded
+
+
+class Learner(TD3Task):
+    """TD3 outside a trainer."""
+
+    def __init__(self, change: Callable[[SpikingActor], None] | None, **options: Any) -> None:
+        super().__init__(**options)
+        torch.manual_seed(0)
+        self.spaces = Spaces(OBS, ACT, [-1.0] * ACT, [1.0] * ACT)
+        self._build(self.spaces)
+        if change is not None:
+            change(self.actor)  # type: ignore[arg-type]
+            change(self.target_actor)  # type: ignore[arg-type]
+        self.both = self.configure_optimizers()
+
+    def optimizers(self, use_pl_optimizer: bool = True) -> Any:
+        return self.both
+
+    def reduce_gradients(self, parameters: Any) -> None:
+        """One process."""
+
+    def one(self) -> None:
+        self.update(self._to_device(self.replay.sample(self.batch_size, self.rng)))
+
+
+def popsan(actor: SpikingActor) -> None:
+    """Loop over time steps."""
+    actor.core = PopSANCore(actor.core)  # type: ignore[assignment]
+
+
+def spikingjelly(actor: SpikingActor) -> None:
+    """SpikingJelly's neurons in the same layers."""
+    from spikingjelly.activation_based import functional as theirs
+    from spikingjelly.activation_based import neuron, surrogate
+
+    for name, module in list(actor.core.layers.named_children()):
+        if isinstance(module, BaseNode):
+            node = neuron.LIFNode(tau=2.0, surrogate_function=surrogate.ATan(), step_mode="m")
+            setattr(actor.core.layers, name, node)
+    encoder = actor.encoder
+    their_encoder = neuron.IFNode(v_threshold=0.999, v_reset=None, surrogate_function=surrogate.ATan(), step_mode="m")
+
+    def encode(obs: Tensor) -> Tensor:
+        activation = encoder.activation(obs)
+        spikes: Tensor = their_encoder(activation.expand(5, *activation.shape).contiguous())
+        theirs.reset_net(their_encoder)
+        return spikes
+
+    forward = actor.core.forward
+
+    def values(obs: Tensor) -> Tensor:
+        result: Tensor = forward(encode(obs))
+        for module in actor.core.layers:
+            if hasattr(module, "reset"):
+                module.reset()
+        functional.reset_net(actor.core.decoder)
+        return result
+
+    actor.values = values  # type: ignore[method-assign]
+
+
+def contenders() -> dict[str, Learner]:
+    pop = functools.partial(SpikingActor, decoder=RateDecoder, neuron=CUBALIFNode())
+    lif = functools.partial(SpikingActor, neuron=LIFNode(tau=2.0, surrogate_function=ATan()))
+    made = {
+        "PopSAN, jellyfit": Learner(None, actor=pop, batch_size=BATCH),
+        "PopSAN, loop over time": Learner(popsan, actor=pop, batch_size=BATCH),
+        "SAN (LIF), jellyfit": Learner(None, actor=lif, batch_size=BATCH),
+    }
+    if importlib.util.find_spec("spikingjelly") is None:
+        print("SpikingJelly: not installed")
+    else:
+        made["SAN (LIF), SpikingJelly"] = Learner(spikingjelly, actor=lif, batch_size=BATCH)
+    return made
+
+
+def fill(buffer: ReplayBuffer, size: int) -> None:
+    random = np.random.default_rng(0)
+    for begin in range(0, size, 100_000):
+        n = min(100_000, size - begin)
+        obs = random.standard_normal((n + 1, OBS))
+        buffer.add(obs[:-1], random.uniform(-1, 1, (n, ACT)), random.random(n), np.full(n, 0.99), obs[1:])
+
+
+def check(made: dict[str, Learner]) -> None:
+    """The same weights give the same actions, whatever runs them."""
+    obs = torch.randn(64, OBS)
+    for kind in ("PopSAN", "SAN (LIF)"):
+        acts = [learner.actor(obs) for name, learner in made.items() if name.startswith(kind)]
+        for other in acts[1:]:
+            torch.testing.assert_close(other, acts[0], rtol=1e-4, atol=1e-5)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=10.0, help="to measure")
+    parser.add_argument("--transitions", type=int, default=1_000_000, help="in the buffer")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    arguments = parser.parse_args()
+    pl.seed_everything(0, verbose=False)
+    made = contenders()
+    check(made)
+    buffer = ReplayBuffer(OBS, ACT, arguments.transitions)
+    fill(buffer, arguments.transitions)
+    for learner in made.values():
+        learner._replay = buffer
+        for _ in range(4):
+            learner.one()
+    taken = take_turns(
+        {name: lambda each=each: [each.one(), each.one()] for name, each in made.items()}, arguments.seconds
+    )
+    pairs = {"PopSAN, loop over time": "PopSAN, jellyfit", "SAN (LIF), SpikingJelly": "SAN (LIF), jellyfit"}
+    rows = []
+    for name, times in taken.items():
+        row: dict[str, Any] = {"what": name, "updates_per_second": spread([2 / s for s in times])}
+        if name in pairs:
+            row["times_jellyfit"] = ratio(times, taken[pairs[name]])
+        rows.append(row)
+        more = f", {row['times_jellyfit']['median']:.2f} times jellyfit's time" if name in pairs else ""
+        print(f"{name:>26}: {row['updates_per_second']['median']:6.1f} updates/s{more}")
+    actor, rng = copy.deepcopy(made["SAN (LIF), jellyfit"].actor), np.random.default_rng(0)
+    one = torch.zeros(1, OBS)
+    with torch.no_grad():
+        acting = statistics.median(once(lambda: actor(one), 20) for _ in range(50))
+    sampling = statistics.median(once(lambda: buffer.sample(256, rng), 20) for _ in range(50))
+    print(f"{'one action':>26}: {1e6 * acting:.0f} µs; a batch of 256: {1e6 * sampling:.0f} µs")
+    assert isinstance(buffer.sample(1, rng), Transitions)
+    if arguments.json:
+        found = {"machine": machine(), "updates": rows, "act_us": 1e6 * acting, "sample_us": 1e6 * sampling}
+        arguments.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
