@@ -1,0 +1,178 @@
+"""CIFAR-10 and CIFAR-100 from files in their true bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from jellyfit.datamodules import CIFAR10, CIFAR100
+from jellyfit.errors import ConfigError, DataError
+from tests.conftest import CONFIGS, Cli
+
+EACH = 10  # images of a class in a training file
+
+
+def write_cifar10(folder: Path, each: int = EACH) -> dict[str, tuple[int, np.ndarray]]:
+    """Six files: of every image its class in a byte, then 1,024 bytes each of red, green and blue, row by row."""
+    return _write(folder, [f"data_batch_{i}.bin" for i in range(1, 6)], ["test_batch.bin"], 10, 1, each)
+
+
+def write_cifar100(folder: Path, each: int = EACH) -> dict[str, tuple[int, np.ndarray]]:
+    """Two files; in front of the class, its coarse class in another byte."""
+    return _write(folder, ["train.bin"], ["test.bin"], 100, 2, each)
+
+
+def _write(
+    folder: Path, train: list[str], test: list[str], classes: int, label_bytes: int, each: int
+) -> dict[str, tuple[int, np.ndarray]]:
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    truth = {}
+    for part, names in (("train", train), ("test", test)):
+        number = 0
+        for name in names:
+            content = b""
+            for label in rng.permutation(np.repeat(np.arange(classes), each)).tolist():
+                pixels = rng.integers(0, 256, (3, 32, 32), dtype=np.uint8)
+                content += bytes([label // 5, label][-label_bytes:]) + pixels.tobytes()
+                truth[f"{part}-{number:05d}"] = label, pixels
+                number += 1
+            (folder / name).write_bytes(content)
+    return truth
+
+
+def pack(files: Mapping[str, bytes], path: Path) -> None:
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+
+
+@pytest.mark.parametrize(
+    ("module", "write"), [(CIFAR10, write_cifar10), (CIFAR100, write_cifar100)], ids=["CIFAR10", "CIFAR100"]
+)
+def test_every_image_is_read_exactly_and_stands_in_one_part(tmp_path: Path, module: type[CIFAR10], write) -> None:
+    truth = write(tmp_path / "bin")
+    data = module(tmp_path, batch_size=64, val_fraction=0.2)
+    data.setup("fit")
+    data.setup("test")
+    seen = set()
+    for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
+        for batch in loader:
+            assert batch.x.dtype == torch.uint8
+            for n, name in enumerate(batch.ids):
+                assert name not in seen
+                seen.add(name)
+                assert int(batch.y[n]) == truth[name][0]
+                np.testing.assert_array_equal(batch.x[n].numpy(), truth[name][1])
+    assert seen == set(truth)
+
+
+def test_validation_has_its_share_of_every_class_and_depends_on_the_seed_alone(tmp_path: Path) -> None:
+    truth = write_cifar10(tmp_path)
+
+    def ids(seed: int) -> list[str]:
+        data = CIFAR10(tmp_path, val_fraction=0.1, seed=seed, batch_size=100)
+        data.setup("fit")
+        (batch,) = data.val_dataloader()
+        return batch.ids
+
+    assert ids(0) == ids(0) != ids(1)
+    assert np.bincount([truth[name][0] for name in ids(0)]).tolist() == [5] * 10
+    data = CIFAR10(tmp_path, val_fraction=0, batch_size=1000)
+    data.setup("fit")
+    (batch,) = data.val_dataloader()
+    assert batch.ids == [name for name in truth if name.startswith("test")]
+
+
+def test_the_archive_is_verified_and_unpacked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_cifar10(tmp_path / "made", each=1)
+    files = {f"cifar-10-batches-bin/{path.name}": path.read_bytes() for path in sorted((tmp_path / "made").iterdir())}
+    root = tmp_path / "data"
+    root.mkdir()
+    pack({"cifar-10-batches-bin/readme.html": b"", **files}, root / "cifar-10-binary.tar.gz")
+    with pytest.raises(DataError, match="not the file that it should be: its MD5"):
+        CIFAR10(root, download=False).prepare_data()
+    md5 = hashlib.md5((root / "cifar-10-binary.tar.gz").read_bytes()).hexdigest()
+    monkeypatch.setattr(CIFAR10, "file", CIFAR10.file.__class__("cifar-10-binary.tar.gz", md5=md5))
+    for _ in range(2):
+        data = CIFAR10(root)
+        data.prepare_data()
+        assert len(data.records("train").labels) == 50
+        (root / "cifar-10-binary.tar.gz").unlink(missing_ok=True)
+
+
+def test_missing_files_are_named_with_their_page_and_place(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"cifar-10-binary.tar.gz, 170 MB, MD5 c32a") as told:
+        CIFAR10(tmp_path, download=False).prepare_data()
+    assert "www.cs.toronto.edu/~kriz" in str(told.value)
+    assert str(tmp_path) in str(told.value)
+    write_cifar10(tmp_path)
+    (tmp_path / "data_batch_3.bin").unlink()
+    with pytest.raises(DataError, match=r"holds .*data_batch_1.bin.* but not data_batch_3.bin"):
+        CIFAR10(tmp_path, download=False).prepare_data()
+
+
+@pytest.mark.parametrize("name", ["cifar-10-batches-py/data_batch_1", "cifar-10-python.tar.gz"])
+def test_the_version_of_pickles_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(pickle.dumps({}))
+    with pytest.raises(DataError, match=r"Python or MATLAB version.*Get the binary version, cifar-10-binary.tar.gz"):
+        CIFAR10(tmp_path).prepare_data()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "0 bytes are no whole number of images of 3,073 bytes"),
+        (bytes(3072), "3,072 bytes are no whole number"),
+        (bytes([10]) + bytes(3072), "labels run from 0 to 10; expected 0 to 9"),
+    ],
+)
+def test_files_that_are_cut_short_or_others_are_named(tmp_path: Path, content: bytes, words: str) -> None:
+    write_cifar10(tmp_path, each=1)
+    (tmp_path / "data_batch_2.bin").write_bytes(content)
+    with pytest.raises(DataError, match=words) as told:
+        CIFAR10(tmp_path).setup("fit")
+    assert str(tmp_path) in str(told.value)
+
+
+def test_pickles_hold_no_images(tmp_path: Path) -> None:
+    write_cifar10(tmp_path)
+    data = CIFAR10(tmp_path)
+    data.setup("fit")
+    dataset = data.train_dataloader().dataset
+    content = pickle.dumps(dataset)
+    assert len(content) < 20_000
+    again = pickle.loads(content)
+    assert torch.equal(again[(0, 7)].sample.x, dataset[(0, 7)].sample.x)
+
+
+def test_a_share_that_cannot_be_is_refused() -> None:
+    with pytest.raises(ConfigError, match="val_fraction=1"):
+        CIFAR10(val_fraction=1.0)
+
+
+def test_it_is_prepared_and_checked_from_the_command_line(
+    tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_cifar10(tmp_path / "data")
+    arguments = ("-c", CONFIGS / "cifar10_plif.yaml", f"--data.root={tmp_path / 'data'}")
+    outcome = cli("data", "prepare", *arguments)
+    assert outcome.status == 0, outcome.err
+    assert "test      100 samples, 10 to 10 of each of 10 classes" in outcome.out
+    outcome = cli("data", "check", *arguments)
+    assert outcome.status == 1
+    assert "500 images (train), the whole data set has 50,000" in outcome.out
+    monkeypatch.setattr(CIFAR10, "expected", {"train": 500, "test": 100})
+    outcome = cli("data", "check", *arguments)
+    assert outcome.status == 0, outcome.err
