@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -10,7 +11,9 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from jellyfit.datamodules.fetch import SourceFile, fetch, find, verify
+from jellyfit.datamodules.cache import cached_folder
+from jellyfit.datamodules.fetch import SourceFile, exclusive, fetch, find, verify
+from jellyfit.datamodules.pickles import ArrayUnpickler
 from jellyfit.datamodules.splits import split_by_class
 from jellyfit.datamodules.stills import ImageDataModule, ImageSource
 from jellyfit.datamodules.trees import unpacked_tree
@@ -40,7 +43,7 @@ class Layout(NamedTuple):
         train: names of the files of the training images, in order.
         test: names of the files of the test images.
         label_bytes: in front of the pixels of each image; the last one is the class.
-        others: folders and archives of the same data in other forms, which are not read.
+        pickled: folder of the Python version of the files, which have the same names without an ending.
 
     Examples:
         >>> from jellyfit.datamodules.cifar import CIFAR100
@@ -51,7 +54,7 @@ class Layout(NamedTuple):
     train: tuple[str, ...]
     test: tuple[str, ...]
     label_bytes: int
-    others: tuple[str, ...]
+    pickled: str
 
 
 class _Records:
@@ -112,14 +115,39 @@ class _Part(ImageSource):
         return self.records.pixels(int(self.indices[index]))
 
 
+def _folder_with(top: Path, names: Sequence[str]) -> Path:
+    """The folder under ``top`` that holds all these files."""
+    for path in sorted(top.rglob(names[0])):
+        if all((path.parent / name).is_file() for name in names):
+            return path.parent
+    raise DataError(f"{top} does not hold {', '.join(names)}. Was another archive unpacked?")
+
+
+def _read_pickled(path: Path, label_bytes: int) -> npt.NDArray[np.uint8]:
+    """A file of the Python version as records of the binary one."""
+    try:
+        with path.open("rb") as file:
+            content = ArrayUnpickler(file, encoding="bytes").load()
+        kinds = (b"labels",) if label_bytes == 1 else (b"coarse_labels", b"fine_labels")
+        labels = np.array([content[kind] for kind in kinds], dtype=np.uint8).T
+        pixels = np.asarray(content[b"data"])
+        if pixels.dtype != np.uint8 or pixels.shape != (len(labels), _PIXELS):
+            raise ValueError(f"pixels of {pixels.dtype} and shape {list(pixels.shape)}")
+    except (ValueError, TypeError, KeyError, EOFError, IndexError, AttributeError, pickle.UnpicklingError) as error:
+        raise DataError(f"{path} is damaged, or no file of this data set ({error}). Fetch it again.") from error
+    return np.concatenate([labels, pixels], axis=1)
+
+
 class CIFAR10(ImageDataModule):
     """CIFAR-10: 50,000 training and 10,000 test images of 10 classes, uint8 ``[N, 3, 32, 32]``.
 
     ``cifar-10-binary.tar.gz`` is fetched, compared with its MD5 and unpacked once; or put it, its folder
-    ``cifar-10-batches-bin`` or the six files into ``root``.
+    ``cifar-10-batches-bin`` or the six files into ``root``. The Python version will do too, ``cifar-10-python.tar.gz``
+    or its folder ``cifar-10-batches-py``: it is converted once, and nothing that a pickle may ask for is run.
 
     Attributes:
         file: the archive.
+        python_file: the archive of the Python version.
         layout: how the images lie in its files.
         expected: number of images of each part of the whole data set, for ``jellyfit data check``.
 
@@ -165,11 +193,12 @@ class CIFAR10(ImageDataModule):
         urls=(_URL + "cifar-10-binary.tar.gz",),
         size=170_052_171,
     )
+    python_file: ClassVar[SourceFile] = SourceFile("cifar-10-python.tar.gz", md5="c58f30108f718f92721af3b95e74349a")
     layout: ClassVar[Layout] = Layout(
         train=tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
         test=("test_batch.bin",),
         label_bytes=1,
-        others=("cifar-10-python.tar.gz", "cifar-10-batches-py", "cifar-10-matlab.tar.gz", "cifar-10-batches-mat"),
+        pickled="cifar-10-batches-py",
     )
     expected: ClassVar[dict[str, int]] = {"train": 50_000, "test": 10_000}
     statistics: ClassVar[Normalize] = Normalize((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
@@ -225,24 +254,37 @@ class CIFAR10(ImageDataModule):
             if there and find(self.file, self.root) is None:
                 missing = [name for name in names if name not in there]
                 raise DataError(f"{folder.resolve()} holds {', '.join(there)}, but not {', '.join(missing)}.")
-        if find(self.file, self.root) is None:
-            self._refuse_others()
+        if find(self.file, self.root) is None and (pickled := self._pickled()) is not None:
+            return self._converted(pickled)
         archive = fetch([self.file], self.root, "https://www.cs.toronto.edu/~kriz/cifar.html", download=self.download)
-        tree = unpacked_tree(archive[self.file.name], self.root / "unpacked")
-        for name in tree.names():
-            folder = (tree.folder / name).parent
-            if all((folder / each).is_file() for each in names):
-                return folder
-        raise DataError(f"{archive[self.file.name]} does not hold {names[0]} and its like. Is it another archive?")
+        return _folder_with(unpacked_tree(archive[self.file.name], self.root / "unpacked").folder, names)
 
-    def _refuse_others(self) -> None:
-        other = next((name for name in self.layout.others if (self.root / name).exists()), None)
-        if other is not None:
-            raise DataError(
-                f"{(self.root / other).resolve()} is the Python or MATLAB version of the data set, which is not read "
-                f"here (a pickle may run any program). Get the binary version, {self.file.name}, from "
-                f"{self.file.urls[0]} and put it beside it, or remove {other} to have it fetched."
-            )
+    def _pickled(self) -> Path | None:
+        """The folder of the data set's Python version, where there is one."""
+        names = [name.removesuffix(".bin") for name in (*self.layout.train, *self.layout.test)]
+        for folder in (self.root / self.layout.pickled, self.root):
+            if all((folder / name).is_file() for name in names):
+                return folder
+        archive = find(self.python_file, self.root)
+        if archive is None:
+            return None
+        verify(self.python_file, archive)
+        return _folder_with(unpacked_tree(archive, self.root / "unpacked").folder, names)
+
+    def _converted(self, pickled: Path) -> Path:
+        """The binary files made of those of the Python version, once."""
+        names = (*self.layout.train, *self.layout.test)
+        states = {name: (pickled / name.removesuffix(".bin")).stat() for name in names}
+        facts = {name: [state.st_size, state.st_mtime_ns] for name, state in states.items()}
+
+        def build(scratch: Path) -> None:
+            for name in names:
+                records = _read_pickled(pickled / name.removesuffix(".bin"), self.layout.label_bytes)
+                (scratch / name).write_bytes(records.tobytes())
+
+        cache = self.root / "cache"
+        with exclusive(cache, "binary"):
+            return cached_folder(cache, "binary", {"files": facts}, build, "180 MB", whole=False)
 
     def records(self, part: str) -> _Records:
         """All images of the files of ``"train"`` or ``"test"``."""
@@ -297,7 +339,7 @@ class CIFAR100(CIFAR10):
     """CIFAR-100: 50,000 training and 10,000 test images of 100 classes, uint8 ``[N, 3, 32, 32]``.
 
     As :class:`CIFAR10`, from ``cifar-100-binary.tar.gz``, its folder ``cifar-100-binary``, or ``train.bin`` and
-    ``test.bin``. Labels are the fine ones.
+    ``test.bin``; or from the Python version. Labels are the fine ones.
 
     Args:
         root: folder of the files, default ``data/cifar100``.
@@ -320,11 +362,12 @@ class CIFAR100(CIFAR10):
         urls=(_URL + "cifar-100-binary.tar.gz",),
         size=168_513_733,
     )
+    python_file: ClassVar[SourceFile] = SourceFile("cifar-100-python.tar.gz", md5="eb9058c3a382ffc7106e4002c42a8d85")
     layout: ClassVar[Layout] = Layout(
         train=("train.bin",),
         test=("test.bin",),
         label_bytes=2,
-        others=("cifar-100-python.tar.gz", "cifar-100-python", "cifar-100-matlab.tar.gz", "cifar-100-matlab"),
+        pickled="cifar-100-python",
     )
     statistics: ClassVar[Normalize] = Normalize((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))
 

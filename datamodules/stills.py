@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from jellyfit.datamodules.augmented import Augmented, Drawn, check_transforms
 from jellyfit.datamodules.base import SpikingDataModule
-from jellyfit.datamodules.batch import Batch, Sample, collate_stills
+from jellyfit.datamodules.batch import Batch, Sample, as_batch, collate_stills
 from jellyfit.errors import ConfigError, DataError, InputTypeError
 from jellyfit.events import EventMix, EventTransform
 from jellyfit.frames import BatchTransform, FrameTransform
@@ -244,8 +244,9 @@ class ImageDataModule(SpikingDataModule):
                 f"--model.backbone.num_classes={len(self.classes)}."
             )
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
         """Normalise a batch on the device it has come to."""
+        batch = as_batch(batch)
         module = getattr(self.trainer, "lightning_module", None)
         dtype = getattr(module, "dtype", torch.float32)
         return batch._replace(x=self.normalize(batch.x, dtype if isinstance(dtype, torch.dtype) else torch.float32))

@@ -163,6 +163,8 @@ class Window(ImageTransform):
         [[1], [3]]
     """
 
+    resample: Resample
+
     def __init__(self, resample: Resample = "bilinear") -> None:
         if resample not in ("nearest", "bilinear", "bicubic"):
             raise InputError(f"resample must be 'nearest', 'bilinear' or 'bicubic'; got {resample!r}.")
@@ -235,8 +237,9 @@ class CenterCrop(Window):
         [[5, 6], [9, 10]]
     """
 
+    resample = "nearest"  # nothing is resized
+
     def __init__(self, size: int | tuple[int, int]) -> None:
-        super().__init__("nearest")  # nothing is resized
         self.size = _sides("size", size)
 
     def window(self, size: Size, rng: np.random.Generator) -> tuple[Box, Size]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
+import struct
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from jellyfit.datamodules import CIFAR10, CIFAR100
+from jellyfit.datamodules.fetch import SourceFile
 from jellyfit.errors import ConfigError, DataError
 from tests.conftest import CONFIGS, Cli
 
@@ -103,7 +105,7 @@ def test_the_archive_is_verified_and_unpacked_once(tmp_path: Path, monkeypatch: 
     with pytest.raises(DataError, match="not the file that it should be: its MD5"):
         CIFAR10(root, download=False).prepare_data()
     md5 = hashlib.md5((root / "cifar-10-binary.tar.gz").read_bytes()).hexdigest()
-    monkeypatch.setattr(CIFAR10, "file", CIFAR10.file.__class__("cifar-10-binary.tar.gz", md5=md5))
+    monkeypatch.setattr(CIFAR10, "file", SourceFile("cifar-10-binary.tar.gz", md5=md5))
     for _ in range(2):
         data = CIFAR10(root)
         data.prepare_data()
@@ -122,12 +124,85 @@ def test_missing_files_are_named_with_their_page_and_place(tmp_path: Path) -> No
         CIFAR10(tmp_path, download=False).prepare_data()
 
 
-@pytest.mark.parametrize("name", ["cifar-10-batches-py/data_batch_1", "cifar-10-python.tar.gz"])
-def test_the_version_of_pickles_is_refused_by_name(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).parent.mkdir(exist_ok=True)
-    (tmp_path / name).write_bytes(pickle.dumps({}))
-    with pytest.raises(DataError, match=r"Python or MATLAB version.*Get the binary version, cifar-10-binary.tar.gz"):
-        CIFAR10(tmp_path).prepare_data()
+def python2_pickle(columns: Mapping[str, np.ndarray | list[int]]) -> bytes:
+    """A dict of arrays and lists of integers as Python 2 pickled it: strings of bytes, NumPy's old module."""
+
+    def string(text: bytes) -> bytes:
+        return b"T" + struct.pack("<i", len(text)) + text
+
+    content = b"\x80\x02}("
+    for key, value in columns.items():
+        content += string(key.encode())
+        if isinstance(value, list):
+            content += b"](" + b"".join(b"M" + struct.pack("<H", number) for number in value) + b"e"
+        else:
+            shape = b"".join(b"M" + struct.pack("<H", side) for side in value.shape)
+            content += b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n(M\0\0t" + string(b"b") + b"\x87R"
+            content += b"(M\1\0(" + shape + b"tcnumpy\ndtype\n" + string(b"u1") + b"M\0\0M\1\0\x87R"
+            content += b"(M\3\0" + string(b"|") + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffM\0\0tb"
+            content += b"\x89" + string(value.tobytes()) + b"tb"
+    return content + b"u."
+
+
+@pytest.mark.parametrize(
+    ("module", "write", "folder"),
+    [(CIFAR10, write_cifar10, "cifar-10-batches-py"), (CIFAR100, write_cifar100, "cifar-100-python")],
+    ids=["CIFAR10", "CIFAR100"],
+)
+@pytest.mark.parametrize("packed", [False, True], ids=["folder", "archive"])
+def test_the_python_version_is_converted_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: type[CIFAR10], write, folder: str, packed: bool
+) -> None:
+    truth = write(tmp_path / "binary", each=1)
+    files = {}
+    for path in (tmp_path / "binary").iterdir():
+        table = np.frombuffer(path.read_bytes(), np.uint8).reshape(-1, 3072 + module.layout.label_bytes)
+        kinds = ["labels"] if module is CIFAR10 else ["coarse_labels", "fine_labels"]
+        labels = {kind: table[:, i].tolist() for i, kind in enumerate(kinds)}
+        files[f"{folder}/{path.stem}"] = python2_pickle({**labels, "data": table[:, len(kinds) :]})
+    root = tmp_path / "data"
+    (root / folder).mkdir(parents=True)
+    if packed:
+        (root / folder).rmdir()
+        pack(files, root / module.python_file.name)
+        md5 = hashlib.md5((root / module.python_file.name).read_bytes()).hexdigest()
+        monkeypatch.setattr(module, "python_file", SourceFile(module.python_file.name, md5=md5))
+    else:
+        for name, content in files.items():
+            (root / name).write_bytes(content)
+    data = module(root, batch_size=1000, download=False)
+    data.setup("test")
+    (batch,) = data.test_dataloader()
+    for n, name in enumerate(batch.ids):
+        assert int(batch.y[n]) == truth[name][0]
+        np.testing.assert_array_equal(batch.x[n].numpy(), truth[name][1])
+    monkeypatch.setattr("jellyfit.datamodules.cifar._read_pickled", lambda *_: pytest.fail("converted again"))
+    module(root, download=False).prepare_data()
+
+
+class Evil:
+    def __reduce__(self) -> tuple[object, ...]:
+        return print, ("it ran",)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (pickle.dumps(Evil()), "asks for builtins.print, which is no array"),
+        (python2_pickle({"labels": [1], "data": np.zeros((2, 3072), np.uint8)}), r"shape \[2, 3072\]"),
+        (python2_pickle({"data": np.zeros((1, 3072), np.uint8)}), "labels"),
+        (b"not a pickle", "is damaged"),
+        (b"", "is damaged"),
+    ],
+)
+def test_a_pickle_that_is_no_batch_is_refused_and_runs_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes, words: str
+) -> None:
+    for name in (*CIFAR10.layout.train, *CIFAR10.layout.test):
+        (tmp_path / name.removesuffix(".bin")).write_bytes(content)
+    with pytest.raises(DataError, match=words):
+        CIFAR10(tmp_path, download=False).prepare_data()
+    assert "it ran" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
