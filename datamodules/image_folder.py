@@ -235,8 +235,13 @@ class ImageFolder(ImageDataModule):
         Raises:
             DataError: folders are missing or hold no images.
         """
-        for folder in dict.fromkeys(("train", self._folder_of("val"), self._folder_of("test"))):
+        for folder in dict.fromkeys(map(self._folder_of, self._splits())):
             self.listing(folder)
+
+    def _splits(self) -> list[str]:
+        """All splits, but for the test images where there are none and none are needed to train."""
+        tested = (self.root / self._folder_of("test")).is_dir()
+        return ["train", "val", "test"] if tested else ["train", "val"]
 
     def _folder_of(self, split: str) -> str:
         if split == "test":
@@ -290,7 +295,7 @@ class ImageFolder(ImageDataModule):
     def summary(self) -> str:
         """What there is: images of each part and class."""
         lines = [f"{type(self).__name__} in {self.root.resolve()}"]
-        for split in ("train", "val", "test"):
+        for split in self._splits():
             part = self.images(split)
             assert isinstance(part, _Files)
             counts = np.bincount(part.labels(), minlength=len(self.classes))
@@ -303,7 +308,7 @@ class ImageFolder(ImageDataModule):
     def problems(self) -> list[str]:
         """Every broken image: each is decoded."""
         found: list[str] = []
-        for folder in dict.fromkeys(("train", self._folder_of("val"), self._folder_of("test"))):
+        for folder in dict.fromkeys(map(self._folder_of, self._splits())):
             listing = self.listing(folder)
             paths = (listing.folder / listing.name(i) for i in range(len(listing)))
             found += filter(None, map(_damage, track(paths, f"Decoding {folder}", total=len(listing))))

@@ -246,10 +246,9 @@ class ImageDataModule(SpikingDataModule):
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
         """Normalise a batch on the device it has come to."""
-        batch = as_batch(batch)
-        module = getattr(self.trainer, "lightning_module", None)
-        dtype = getattr(module, "dtype", torch.float32)
-        return batch._replace(x=self.normalize(batch.x, dtype if isinstance(dtype, torch.dtype) else torch.float32))
+        given = as_batch(batch)
+        dtype = getattr(getattr(self.trainer, "lightning_module", None), "dtype", None)
+        return given._replace(x=self.normalize(given.x, dtype if isinstance(dtype, torch.dtype) else torch.float32))
 
 
 def _checked(name: str, transforms: Sequence[Any] | None) -> tuple[Any, ...]:

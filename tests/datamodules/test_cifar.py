@@ -237,6 +237,24 @@ def test_a_share_that_cannot_be_is_refused() -> None:
         CIFAR10(val_fraction=1.0)
 
 
+@pytest.mark.slow
+def test_a_run_that_was_stopped_ends_with_the_same_weights(tmp_path: Path, cli: Cli) -> None:
+    write_cifar10(tmp_path / "data", each=2)
+    arguments = (
+        "fit", "-c", CONFIGS / "cifar10_spikformer.yaml", "--data.root=data", "--data.batch_size=16", "--model.T=2",
+        "--model.backbone.embed_dims=48", "--model.backbone.depths=1",
+    )  # fmt: skip
+    last = [*arguments, "--name=two", "--trainer.max_epochs=2"]
+    for command in ([*arguments, "--name=one", "--trainer.max_epochs=2"], [*last[:-1], "--trainer.max_epochs=1"]):
+        assert cli(*command).status == 0
+    assert cli(*last, "--ckpt_path=last").status == 0
+    one, two = (
+        torch.load(tmp_path / f"runs/{name}/0/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        for name in ("one", "two")
+    )
+    assert all(torch.equal(one[name], two[name]) for name in one if isinstance(one[name], torch.Tensor))
+
+
 def test_it_is_prepared_and_checked_from_the_command_line(
     tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:

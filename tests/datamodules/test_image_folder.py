@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,16 @@ def test_validation_can_be_drawn_from_training_by_class(root: Path) -> None:
     assert not set(train.ids) & set(val.ids)
     assert len(train.ids) + len(val.ids) == 12
     assert all(name.startswith("val/") for name in test.ids), "those nobody has chosen by"
+
+
+def test_training_images_alone_can_be_trained_on_but_not_tested_with(root: Path) -> None:
+    shutil.rmtree(root / "val")
+    made = data(root, val_fraction=0.25)
+    made.prepare_data()
+    made.setup("fit")
+    assert "val" in made.summary() and "test" not in made.summary()
+    with pytest.raises(DataError, match="val is missing"):
+        made.setup("test")
 
 
 def test_a_test_folder_tests(root: Path) -> None:
