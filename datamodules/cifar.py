@@ -343,8 +343,8 @@ class CIFAR100(CIFAR10):
 
     Args:
         root: folder of the files, default ``data/cifar100``.
-        batch_size, num_workers, pin_memory, seed, val_fraction, download, transforms, eval_transforms,
-            batch_transforms, normalize: see :class:`CIFAR10`.
+        batch_size, num_workers, pin_memory, seed, val_fraction, download: see :class:`CIFAR10`.
+        transforms, eval_transforms, batch_transforms, normalize: see :class:`CIFAR10`.
 
     Source: Krizhevsky, 2009, see :class:`CIFAR10`.
 
