@@ -63,9 +63,9 @@ def test_config_runs(cli: Cli, tmp_path: Path, digits_root: Path, path: Path) ->
     elif "jellyfit.datamodules.ImageFolder" in text:
         write_folders(tmp_path / "images", each=2)
         extra = ["--data.init_args.root=images", "--model.backbone.num_classes=3"]
-    (network,) = re.findall(r"jellyfit\.backbones\.(\w+)", text)
-    if network in NARROW:
-        extra += [f"--model.backbone.{name}={value}" for name, value in NARROW[network].items()]
+    still = re.search(r"^    T: .*?jellyfit\.backbones\.(\w+)", text, re.MULTILINE | re.DOTALL)
+    if still and still[1] in NARROW:
+        extra += [f"--model.backbone.{name}={value}" for name, value in NARROW[still[1]].items()]
         extra += ["--model.T=2", "--data.batch_size=4"]
     outcome = cli("fit", "-c", path, "--trainer.fast_dev_run=true", *extra)
     assert outcome.status == 0, outcome.err
