@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import random
 import re
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -211,12 +212,12 @@ class Seen(ClassificationTask):
 
 @pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning", "ignore:.*does not have many workers.*")
 @pytest.mark.parametrize("precision", ["32-true", "bf16-true"])
-def test_the_task_is_given_normalised_images(precision: Any) -> None:
+def test_the_task_is_given_normalised_images(tmp_path: Path, precision: Any) -> None:
     task = Seen(SpikingConvNet((3, 10, 12), 3, channels=[2], hidden=[]), T=2)
     data = Data(batch_size=COUNT, normalize=images.Normalize((0.5, 0.4, 0.3), (0.1, 0.2, 0.3)))
     trainer = pl.Trainer(
         logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-        accelerator="cpu", precision=precision,
+        accelerator="cpu", precision=precision, default_root_dir=tmp_path,
     )  # fmt: skip
     trainer.test(task, data, verbose=False)
     pixels = np.stack([picture(i) for i in range(COUNT)]) / 255
