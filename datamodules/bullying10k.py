@@ -5,13 +5,14 @@ from __future__ import annotations
 import pickle
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any, ClassVar
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from jellyfit import events
 from jellyfit.datamodules.fetch import SourceFile
+from jellyfit.datamodules.pickles import ArrayUnpickler
 from jellyfit.datamodules.recordings import Recording, RecordingsModule
 from jellyfit.errors import DataError, JellyfitError
 
@@ -92,22 +93,6 @@ class Bullying10K(RecordingsModule):
         return read_packets(path)
 
 
-class _Arrays(pickle.Unpickler):
-    """Reads NumPy's arrays and nothing else: a pickle may otherwise run any program."""
-
-    # NumPy has moved the first one's module, so old and new files name it differently
-    known: ClassVar[dict[str, Any]] = {
-        "_reconstruct": np.empty(0).__reduce__()[0],
-        "ndarray": np.ndarray,
-        "dtype": np.dtype,
-    }
-
-    def find_class(self, module_name: str, global_name: str, /) -> Any:
-        if module_name.split(".")[0] == "numpy" and global_name in self.known:
-            return self.known[global_name]
-        raise pickle.UnpicklingError(f"it asks for {module_name}.{global_name}, which is no array")
-
-
 def read_packets(path: Path) -> npt.NDArray[Any]:
     """Read a ``.npy`` file of packets of events: structured arrays that begin with time (µs), x, y, polarity.
 
@@ -146,7 +131,7 @@ def _read_npy(file: IO[bytes]) -> Any:
     version = np.lib.format.read_magic(file)
     header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     if header(file)[2].hasobject:
-        return _Arrays(file).load()
+        return ArrayUnpickler(file).load()
     file.seek(0)
     return np.lib.format.read_array(file, allow_pickle=False)
 

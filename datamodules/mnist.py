@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,10 @@ from torch.utils.data import Dataset
 
 from jellyfit.datamodules.base import InMemory, SpikingDataModule
 from jellyfit.datamodules.batch import Batch, Sample, collate_stills
+from jellyfit.datamodules.stills import ImageDataModule, ImageSource
 from jellyfit.errors import ConfigError, DataError
+from jellyfit.frames import BatchTransform, FrameTransform
+from jellyfit.images import ImageTransform, Normalize, Window
 
 __all__ = ["MNIST", "DigitImages", "read_idx"]
 
@@ -60,23 +63,27 @@ def read_idx(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
     return np.frombuffer(content, dtype, offset=begin).reshape(shape).astype(dtype.newbyteorder("="))
 
 
-class _StillImages(SpikingDataModule):
-    """Grey images ``[N, 1, H, W]`` as float32 in [0, 1]."""
+class _Images(ImageSource):
+    """Grey images and their labels, held in memory."""
 
-    def collate(self, samples: Sequence[Sample]) -> Batch:
-        return collate_stills(samples)
+    def __init__(self, images: npt.NDArray[np.uint8], labels: npt.NDArray[Any], first: int, prefix: str) -> None:
+        self.images = images
+        self.labels = labels
+        self.first = first
+        self.prefix = prefix
 
-    @staticmethod
-    def _in_memory(images: npt.NDArray[Any], labels: npt.NDArray[Any], first: int, prefix: str) -> Dataset[Sample]:
-        scaled = images[:, None].astype(np.float32)
-        return InMemory(
-            Sample(image, int(label), f"{prefix}-{first + i:05d}")
-            for i, (image, label) in enumerate(zip(scaled, labels, strict=True))
-        )
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def describe(self, index: int) -> tuple[str, int]:
+        return f"{self.prefix}-{self.first + index:05d}", int(self.labels[index])
+
+    def read(self, index: int, first: Window | None, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+        return self.images[index : index + 1]
 
 
-class MNIST(_StillImages):
-    """MNIST (or Fashion-MNIST, KMNIST, in the same format): images ``[N, 1, 28, 28]`` in [0, 1].
+class MNIST(ImageDataModule):
+    """MNIST (or Fashion-MNIST, KMNIST, in the same format): images ``[N, 1, 28, 28]`` of uint8, 0 to 1 on the device.
 
     Its four files, plain or ``.gz``, are put into ``root`` by hand; nothing is downloaded.
 
@@ -84,6 +91,7 @@ class MNIST(_StillImages):
         root: folder of the files, default ``data/mnist``.
         batch_size, num_workers, pin_memory, seed: see :class:`~jellyfit.datamodules.SpikingDataModule`.
         val_size: images taken from the end of the 60,000 for validation, default 5,000; 0 validates on the test set.
+        transforms, eval_transforms, batch_transforms, normalize: see :class:`~jellyfit.datamodules.ImageDataModule`.
 
     Source: LeCun, Bottou, Bengio and Haffner, 1998.
 
@@ -104,8 +112,14 @@ class MNIST(_StillImages):
         pin_memory: bool | None = None,
         seed: int = 0,
         val_size: int = 5000,
+        transforms: Sequence[ImageTransform | FrameTransform | Callable[..., Any]] | None = None,
+        eval_transforms: Sequence[ImageTransform | FrameTransform | Callable[..., Any]] | None = None,
+        batch_transforms: Sequence[BatchTransform] | None = None,
+        normalize: Normalize | None = None,
     ) -> None:
-        super().__init__(batch_size, num_workers, pin_memory, seed)
+        super().__init__(
+            batch_size, num_workers, pin_memory, seed, transforms, eval_transforms, batch_transforms, normalize
+        )
         if val_size < 0:
             raise ConfigError(f"MNIST(val_size={val_size}): expected 0 or more.")
         self.root = Path(root)
@@ -135,27 +149,27 @@ class MNIST(_StillImages):
         images_path, labels_path = (self._find(name) for name in _FILES[part])
         assert images_path is not None and labels_path is not None
         images, labels = read_idx(images_path), read_idx(labels_path)
-        if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
+        if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels) or images.dtype != np.uint8:
             raise DataError(
-                f"{images_path} holds {list(images.shape)}, {labels_path} {list(labels.shape)}; expected images "
-                "[N, H, W] and as many labels [N]."
+                f"{images_path} holds {list(images.shape)} of {images.dtype}, {labels_path} {list(labels.shape)}; "
+                "expected images [N, H, W] of uint8 and as many labels [N]."
             )
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(self.classes):
             raise DataError(f"{labels_path}: labels run from {labels.min()} to {labels.max()}; expected 0 to 9.")
-        return images / np.float32(255), labels
+        return images, labels
 
-    def dataset(self, split: str) -> Dataset[Sample]:
+    def images(self, split: str) -> ImageSource:
         if split == "test" or (split == "val" and self.val_size == 0):
-            return self._in_memory(*self._read("test"), 0, "test")
+            return _Images(*self._read("test"), 0, "test")
         images, labels = self._read("train")
         if self.val_size >= len(labels):
             raise ConfigError(f"MNIST(val_size={self.val_size}): the training files hold only {len(labels)} images.")
         cut = len(labels) - self.val_size
         part = slice(cut, None) if split == "val" else slice(0, cut)
-        return self._in_memory(images[part], labels[part], part.start or 0, "train")
+        return _Images(images[part], labels[part], part.start or 0, "train")
 
 
-class DigitImages(_StillImages):
+class DigitImages(SpikingDataModule):
     """scikit-learn's 1,797 handwritten digits as still images ``[N, 1, 8, 8]`` in [0, 1].
 
     Split by file order as :class:`~jellyfit.datamodules.Digits`: 1,000 training, 200 validation, 597 test images.
@@ -180,4 +194,10 @@ class DigitImages(_StillImages):
 
         data = load_digits()
         start, stop = BOUNDS[split]
-        return self._in_memory(data.images[start:stop] / 16.0, data.target[start:stop], start, "digit")
+        return InMemory(
+            Sample(np.float32(data.images[i][None] / 16.0), int(data.target[i]), f"digit-{i:05d}")
+            for i in range(start, stop)
+        )
+
+    def collate(self, samples: Sequence[Sample]) -> Batch:
+        return collate_stills(samples)

@@ -35,6 +35,7 @@ _EXTRAS = {
     "wandb": (("wandb",), "jellyfit[wandb]: Weights & Biases logger"),
     "gymnasium": (("gymnasium",), "jellyfit[rl]: reinforcement learning"),
     "lava-dl": (("lava-dl",), "jellyfit[lava]: Loihi (Python 3.10 only)"),
+    "pillow": (("pillow",), "jellyfit[images]: image files, augmentation of images"),
     "aedat": (("aedat",), "jellyfit[sensors]: AEDAT 4 recordings"),
     "nir": (("nir",), "jellyfit[nir]: exchange format"),
 }

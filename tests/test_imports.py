@@ -20,6 +20,7 @@ FORBIDDEN = {
     "jellyfit/surrogates.py": ("jellyfit.neurons", "jellyfit.layers", "jellyfit.backbones", "jellyfit.functional"),
     "jellyfit/events": ("torch", "jellyfit.neurons", "jellyfit.layers", "jellyfit.backbones", "jellyfit.functional"),
     "jellyfit/frames": ("jellyfit.neurons", "jellyfit.layers", "jellyfit.backbones", "jellyfit.functional"),
+    "jellyfit/images": ("jellyfit.neurons", "jellyfit.layers", "jellyfit.backbones", "jellyfit.functional"),
     "jellyfit/neurons": ("jellyfit.layers", "jellyfit.backbones", "jellyfit.functional"),
     "jellyfit/functional": ("jellyfit.layers", "jellyfit.backbones"),
     "jellyfit/layers": ("jellyfit.backbones",),

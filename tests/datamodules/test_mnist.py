@@ -77,11 +77,12 @@ def test_mnist_splits(tmp_path: Path) -> None:
     assert train.x.shape == (50, 1, 28, 28)
     assert val.x.shape == (30, 1, 28, 28)
     assert test.x.shape == (80, 1, 28, 28)
-    assert train.x.dtype == torch.float32
+    assert train.x.dtype == torch.uint8
     assert val.ids == [f"train-{i:05d}" for i in range(50, 80)]
     assert sorted(train.ids) == [f"train-{i:05d}" for i in range(50)]
     images, labels = read_idx(root / "train-images-idx3-ubyte"), read_idx(root / "train-labels-idx1-ubyte.gz")
-    torch.testing.assert_close(val.x[:, 0] * 255, torch.from_numpy(images[50:]).float())
+    torch.testing.assert_close(val.x[:, 0], torch.from_numpy(images[50:]))
+    torch.testing.assert_close(data.normalize(val.x)[:, 0] * 255, torch.from_numpy(images[50:]).float())
     assert val.y.tolist() == labels[50:].tolist()
 
 

@@ -15,6 +15,7 @@ from jellyfit import events
 from jellyfit.datamodules import SHD, SSC
 from jellyfit.datamodules.fetch import SourceFile
 from jellyfit.errors import DataError
+from tests.conftest import CONFIGS, Cli
 from tests.datamodules.made import write_zip
 from tests.datamodules.published import Published, Truth, spikingjelly_datasets
 
@@ -196,6 +197,18 @@ class TestSHD(Heidelberg):
         with file, np.errstate(over="ignore"):
             assert np.isinf(file["spikes/times"][number] * 1e6).any()
         assert max(t for t, *_ in truth["train-00006"].events) > 2**16
+
+    @pytest.mark.parametrize("verb", ["fit", "test"])
+    def test_the_recurrent_config_trains_and_tests(
+        self, made: tuple[Path, dict[str, Truth]], cli: Cli, verb: str
+    ) -> None:
+        config = "shd_recurrent.yaml"
+        outcome = cli(
+            verb, "-c", CONFIGS / config, f"--data.root={made[0]}", "--data.prepare_workers=0", "--data.batch_size=2",
+            "--model.backbone.hidden=[4]", "--trainer.fast_dev_run=true", *self.flags(),
+        )  # fmt: skip
+        assert outcome.status == 0, outcome.err
+        assert {"fit": "train/loss", "test": "test/accuracy"}[verb] in outcome.out
 
 
 class TestSSC(Heidelberg):
