@@ -101,14 +101,20 @@ class ParameterGroups:
                 group["weight_decay"] = 0.0
         return list(groups.values())
 
-    def optimizer(self, net: nn.Module, make: Callable[[Any], Optimizer]) -> Optimizer:
+    def optimizer(
+        self, net: nn.Module, make: Callable[[Any], Optimizer], others: Sequence[nn.Parameter] = ()
+    ) -> Optimizer:
         """An optimizer of ``net`` with these groups.
 
         Args:
             net: the network.
-            make: parameters or groups -> optimizer, as in ``lambda ps: torch.optim.AdamW(ps, lr=0.001)``.
+            make: groups -> optimizer, as in ``lambda groups: torch.optim.AdamW(groups, lr=0.001)``.
+            others: parameters outside of the network; they are a group to which no rule applies.
         """
-        made = make(self.groups(net))
+        groups = self.groups(net)
+        if others:
+            groups.append({"params": list(others), "name": "others", "lr_scale": 1.0})
+        made = make(groups)
         for group in made.param_groups:
             group["lr"] = group["lr"] * group["lr_scale"]
         return made

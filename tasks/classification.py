@@ -16,6 +16,7 @@ from jellyfit.callbacks.folders import save_picture
 from jellyfit.datamodules.batch import Batch, as_batch
 from jellyfit.encoders import Encoder
 from jellyfit.errors import ConfigError
+from jellyfit.parameter_groups import ParameterGroups
 from jellyfit.tasks.base import SpikingTask
 
 __all__ = ["ClassificationTask"]
@@ -39,8 +40,8 @@ class ClassificationTask(SpikingTask):
         readout: what predictions are made with; default: the loss's own.
         num_classes: default: the backbone's ``num_classes``.
         top_k: K of the second accuracy, default 5.
-        T, encoder, optimizer, scheduler, scheduler_interval, backend, memory_format, log_firing_rates: see
-            :class:`~jellyfit.tasks.SpikingTask`.
+        T, encoder, optimizer, scheduler, scheduler_interval, backend, memory_format, log_firing_rates,
+            parameter_groups, compile, time_chunks, spike_compression: see :class:`~jellyfit.tasks.SpikingTask`.
 
     Raises:
         ConfigError: the number of classes is not known.
@@ -74,9 +75,25 @@ class ClassificationTask(SpikingTask):
         backend: str = "auto",
         memory_format: Literal["contiguous", "channels_last"] = "contiguous",
         log_firing_rates: bool = True,
+        parameter_groups: ParameterGroups | None = None,
+        compile: bool = False,
+        time_chunks: int = 1,
+        spike_compression: bool = False,
     ) -> None:
         super().__init__(
-            backbone, T, encoder, optimizer, scheduler, scheduler_interval, backend, memory_format, log_firing_rates
+            backbone,
+            T,
+            encoder,
+            optimizer,
+            scheduler,
+            scheduler_interval,
+            backend,
+            memory_format,
+            log_firing_rates,
+            parameter_groups,
+            compile,
+            time_chunks,
+            spike_compression,
         )
         classes = getattr(backbone, "num_classes", None) if num_classes is None else num_classes
         if not isinstance(classes, int) or classes < 2:
