@@ -2,5 +2,6 @@
 
 from jellyfit.tasks.base import SpikingTask
 from jellyfit.tasks.classification import ClassificationTask
+from jellyfit.tasks.layer_sync import StepModeSyncBatchNorm
 
-__all__ = ["ClassificationTask", "SpikingTask"]
+__all__ = ["ClassificationTask", "SpikingTask", "StepModeSyncBatchNorm"]

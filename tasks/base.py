@@ -24,6 +24,7 @@ from jellyfit.errors import ConfigError, InputError
 from jellyfit.metrics import SUM_DTYPE, FiringRateMeter, WeightedMean
 from jellyfit.parameter_groups import ParameterGroups
 from jellyfit.rng import get_rng_state, set_rng_state
+from jellyfit.tasks.layer_sync import keep_step_modes
 from jellyfit.tasks.running import run_backbone
 
 if TYPE_CHECKING:
@@ -232,6 +233,7 @@ class SpikingTask(pl.LightningModule):
         return self.stage_losses[f"{stage}_loss"]  # type: ignore[return-value]
 
     def setup(self, stage: str) -> None:
+        keep_step_modes(self.trainer)
         for name in STAGES:
             if f"{name}_metrics" not in self.stage_metrics:
                 self.stage_metrics[f"{name}_metrics"] = nn.ModuleDict(self.configure_metrics(name))
