@@ -1,5 +1,6 @@
-"""Callbacks and loggers: progress, pictures, predictions, and checkpoints when a run is interrupted."""
+"""Callbacks and loggers: progress, pictures, predictions, averages of weights, checkpoints of interrupted runs."""
 
+from jellyfit.callbacks.ema import EMAWeights
 from jellyfit.callbacks.folders import run_folder, save_picture
 from jellyfit.callbacks.interrupt import InterruptCheckpoint
 from jellyfit.callbacks.loggers import MetricsCSV, read_metrics
@@ -8,6 +9,7 @@ from jellyfit.callbacks.progress import PlainProgress, ProgressBar
 from jellyfit.callbacks.spike_pictures import SpikePictures
 
 __all__ = [
+    "EMAWeights",
     "InterruptCheckpoint",
     "MetricsCSV",
     "PlainProgress",

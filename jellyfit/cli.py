@@ -213,7 +213,8 @@ class JellyfitCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         config = self._get(self.config_init, "trainer")
-        callbacks = list(config.get("callbacks") or [])
+        given = config.get("callbacks") or []
+        callbacks = [given] if isinstance(given, Callback) else list(given)  # Lightning takes one alone, too
         callbacks += self._default_callbacks(callbacks, config)
         kwargs["callbacks"] = callbacks
         if not sys.stdout.isatty():
