@@ -246,7 +246,7 @@ class JellyfitCLI(LightningCLI):
                 added.append(ProgressBar())
         elif config.get("enable_progress_bar") is not False:
             added.append(PlainProgress())
-        if self.subcommand == "predict":
+        if self.subcommand == "predict" and not any(isinstance(callback, PredictionsCSV) for callback in given):
             added.append(PredictionsCSV())
         if self.subcommand != "fit" or self.run_folder is None or config.get("enable_checkpointing") is False:
             return added
@@ -311,6 +311,9 @@ class JellyfitCLI(LightningCLI):
             for name, value in sorted(trainer.callback_metrics.items()):
                 if not name.startswith("firing_rate/"):
                     print(f"{name}: {float(value):.4f}")
+        if subcommand == "test":
+            for line in self.model.summary():
+                print(line)
         if self.run_folder is None:
             return
         print(f"Run folder: {self.run_folder}")

@@ -203,6 +203,10 @@ class SpikingTask(pl.LightningModule):
         for metric in metrics:
             metric.update(values["preds"], values["target"])
 
+    def summary(self) -> list[str]:
+        """Lines that the command line prints when a test is over, beside the metrics; default none."""
+        return []
+
     def configure_optimizers(self) -> Any:
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
         if not parameters:
