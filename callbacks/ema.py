@@ -58,7 +58,7 @@ class EMAWeights(WeightAveraging):
         self._averages_in_use = False
 
     def decay_at(self, updates: int) -> float:
-        """d after so many updates."""
+        """The decay after so many updates."""
         return min(self.decay, (1 + updates) / (10 + updates)) if self.warmup else self.decay
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:

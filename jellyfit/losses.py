@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from jellyfit.errors import InputError, InputTypeError
 
 __all__ = [
+    "TET",
     "Loss",
     "MembraneCrossEntropy",
     "MembraneReadout",
@@ -28,7 +29,6 @@ __all__ = [
     "RateMSE",
     "RateReadout",
     "Readout",
-    "TET",
     "hard_labels",
     "padding_mask",
     "soft_labels",

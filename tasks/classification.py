@@ -78,7 +78,7 @@ class ClassificationTask(SpikingTask):
         memory_format: Literal["contiguous", "channels_last"] = "contiguous",
         log_firing_rates: bool = True,
         parameter_groups: ParameterGroups | None = None,
-        compile: bool = False,
+        compile: bool = False,  # noqa: A002
         time_chunks: int = 1,
         spike_compression: bool = False,
     ) -> None:

@@ -19,18 +19,17 @@ __all__ = ["StepModeSyncBatchNorm", "keep_step_modes"]
 class StepModeSyncBatchNorm(LayerSync):
     """Batch norms over the batch of all processes while a network is fitted; step modes stay.
 
-        Lightning's own plugin makes torch's layers, which take time for the batch and the batch for the channels. Tasks of
-        ours put this one in its place, so ``--trainer.sync_batchnorm=true`` is all that is to be said. After a fit the
-        network has its own layers again, with what they have learnt.
+    Lightning's own plugin makes torch's layers, which take time for the batch and the batch for the channels. Tasks of
+    ours put this one in its place, so ``--trainer.sync_batchnorm=true`` is all that is to be said. After a fit the
+    network has its own layers again, with what they have learnt.
 
-        Examples:
-            >>> import torch
-            >>> from jellyfit import layers
-    from jellyfit.neurons import StepModule
-            >>> from jellyfit.tasks import StepModeSyncBatchNorm
-            >>> sync, net = StepModeSyncBatchNorm(), torch.nn.Sequential(layers.BatchNorm2d(3, step_mode="m"))
-            >>> type(sync.apply(net)[0]).__name__, type(sync.revert(net)[0]).__name__
-            ('SyncBatchNorm', 'BatchNorm2d')
+    Examples:
+        >>> import torch
+        >>> from jellyfit import layers
+        >>> from jellyfit.tasks import StepModeSyncBatchNorm
+        >>> sync, net = StepModeSyncBatchNorm(), torch.nn.Sequential(layers.BatchNorm2d(3, step_mode="m"))
+        >>> type(sync.apply(net)[0]).__name__, type(sync.revert(net)[0]).__name__
+        ('SyncBatchNorm', 'BatchNorm2d')
     """
 
     def __init__(self) -> None:

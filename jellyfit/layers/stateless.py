@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from jellyfit import functional
 from jellyfit.errors import ConfigError
-from jellyfit.layers.shared_statistics import batch_norm_of_all, process_group_of
 from jellyfit.layers.shapes import ImageModule, LineModule, ShapedModule, VolumeModule
+from jellyfit.layers.shared_statistics import batch_norm_of_all, process_group_of
 from jellyfit.neurons.base import MemoryModule, StepModule
 
 __all__ = [
