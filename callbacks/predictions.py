@@ -85,8 +85,14 @@ class PredictionsCSV(pl.Callback):
         self.path = run_folder(trainer) / self.filename
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.npz:
-            arrays = {"predictions": predictions, "labels": labels, "scores": scores}
-            np.savez(self.path.with_suffix(".npz"), ids=np.array(ids), classes=np.array(names), **arrays)
+            np.savez(
+                self.path.with_suffix(".npz"),
+                ids=np.array(ids),
+                predictions=predictions,
+                labels=labels,
+                scores=scores,
+                classes=np.array(names),
+            )
         with self.path.open("w", newline="") as file:
             writer = csv.writer(file)
             shown = [f"score_{name}" for name in names] if self.all_scores else []

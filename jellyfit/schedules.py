@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -79,6 +80,6 @@ class WarmupCosine(LRScheduler):
         done = min(1.0, (t - self.warmup) / (self.total - self.warmup))
         return self.min_factor + (1.0 - self.min_factor) * 0.5 * (1.0 + math.cos(math.pi * done))
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float | Tensor]:
         """The learning rate of every parameter group at this point of the schedule."""
         return [rate * self.factor(self.last_epoch) for rate in self.base_lrs]

@@ -22,10 +22,14 @@ class _SumOfAll(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         total = grad.contiguous().clone()
         dist.all_reduce(total, group=ctx.group)
         return total, None
+
+
+def _sum_of_all(x: Tensor, group: Any) -> Tensor:
+    return _SumOfAll.apply(x, group)  # type: ignore[no-untyped-call, no-any-return]
 
 
 def process_group_of(group: Any | None) -> Any | None:
@@ -62,11 +66,11 @@ def batch_norm_of_all(
     x = x.float() if dtype in (torch.float16, torch.bfloat16) else x
     axes, over_channels = [0, *range(2, x.ndim)], [1, channels, *[1] * (x.ndim - 2)]
     size = x.new_tensor([x.numel() // channels])
-    totals = _SumOfAll.apply(torch.cat([x.sum(axes), size]), group)
+    totals = _sum_of_all(torch.cat([x.sum(axes), size]), group)
     count = totals[-1].detach()
     mean = totals[:-1] / count
     centred = x - mean.view(over_channels)
-    variance = _SumOfAll.apply(centred.square().sum(axes), group) / count
+    variance = _sum_of_all(centred.square().sum(axes), group) / count
     if running_mean is not None and running_var is not None:
         running_mean.lerp_(mean.detach().to(running_mean.dtype), momentum)
         running_var.lerp_((variance.detach() * (count / (count - 1))).to(running_var.dtype), momentum)
