@@ -20,8 +20,12 @@ def keys(piece: str) -> str:
     return ",".join([*content.get("model", {}).get("init_args", {}), *content.get("trainer", {})])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("piece", PIECES, ids=keys)
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*deprecated.*:DeprecationWarning")  # torch's compiler uses it
+@pytest.mark.parametrize(
+    "piece",
+    [pytest.param(piece, marks=[pytest.mark.slow] if "compile" in piece else []) for piece in PIECES],
+    ids=[keys(piece) for piece in PIECES],
+)
 def test_the_yaml_trains(cli: Cli, tmp_path: Path, digits_root: Path, piece: str) -> None:
     (tmp_path / "piece.yaml").write_text(piece)
     alone = ("--trainer.devices=1", "--trainer.strategy=auto") if "devices" in piece else ()
