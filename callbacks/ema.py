@@ -2,16 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import WeightAveraging
-from torch import Tensor
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from jellyfit.errors import ConfigError
+from jellyfit.neurons.pure import twin_of
 
 __all__ = ["EMAWeights"]
+
+
+class _Averages(AveragedModel):
+    """torch's, of a twin with tensors of its own: a deep copy takes along what a task was made from, which may not do.
+
+    (From the command line a task holds, in the callable for its optimizer, the parser of its configuration.)
+    """
+
+    def __init__(self, task: nn.Module, average: Callable[..., None]) -> None:
+        nn.Module.__init__(self)
+        copies: dict[Tensor, Any] = {}  # a tensor that is used twice has one copy
+
+        def with_own_tensors(twin: nn.Module) -> None:
+            tables: list[dict[str, Any]] = [twin._parameters, twin._buffers]
+            for table in tables:
+                for name, tensor in table.items():
+                    if tensor is None:
+                        continue
+                    if tensor not in copies:
+                        copy = tensor.detach().clone()
+                        is_parameter = isinstance(tensor, nn.Parameter)
+                        copies[tensor] = nn.Parameter(copy, requires_grad=False) if is_parameter else copy
+                    table[name] = copies[tensor]
+
+        self.module = twin_of(task, with_own_tensors)
+        self.register_buffer("n_averaged", torch.tensor(0))
+        self.avg_fn, self.multi_avg_fn, self.use_buffers = None, average, True
 
 
 class EMAWeights(WeightAveraging):
@@ -31,7 +62,7 @@ class EMAWeights(WeightAveraging):
         every: update once in so many steps of the optimizer, default 1.
 
     Raises:
-        ConfigError: a decay outside 0 to 1, or ``every`` below 1.
+        ConfigError: a decay outside 0 to 1, or ``every`` below 1; in a fit, a strategy that cuts weights into parts.
 
     Source: Polyak and Juditsky, "Acceleration of stochastic approximation by averaging", SIAM Journal on Control and
     Optimization 30 (1992); the warm-up is that of TensorFlow's ``ExponentialMovingAverage``.
@@ -51,7 +82,7 @@ class EMAWeights(WeightAveraging):
             raise ConfigError(f"EMAWeights(decay={decay!r}): expected 0 or more, below 1; such as 0.999 or 0.9999.")
         if every < 1:
             raise ConfigError(f"EMAWeights(every={every!r}): expected at least 1 step.")
-        super().__init__(multi_avg_fn=self._average)
+        super().__init__()
         self.decay = decay
         self.warmup = warmup
         self.every = every
@@ -78,9 +109,15 @@ class EMAWeights(WeightAveraging):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self._averages_in_use = False
+        self._average_model = None  # what is tested after a fit has its averages
         if stage != "fit":
-            self._average_model = None  # of a fit before: what is tested has its averages
-        super().setup(trainer, pl_module, stage)
+            return
+        if isinstance(trainer.strategy, (FSDPStrategy, ModelParallelStrategy)):
+            raise ConfigError(
+                f"EMAWeights: the strategy {type(trainer.strategy).__name__} cuts weights into parts, of which no "
+                "averages can be kept. Use --trainer.strategy=ddp, or leave EMAWeights out."
+            )
+        self._average_model = _Averages(pl_module, self._average)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert self._average_model is not None

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor
 
 from jellyfit.backbones import SpikingConvNet
@@ -18,7 +20,7 @@ from jellyfit.datamodules import DigitImages
 from jellyfit.errors import ConfigError
 from jellyfit.tasks import ClassificationTask
 from tests.callbacks.test_callbacks import make_trainer
-from tests.conftest import CONFIGS, Cli
+from tests.conftest import CONFIGS, Cli, start, wait
 
 # Lightning's own: it calls what torch has deprecated, and gives advice that the command line leaves out.
 pytestmark = [
@@ -155,6 +157,33 @@ def test_resuming_goes_on_to_the_bit_and_a_test_uses_the_averages(cli: Cli, tmp_
     torch.save(swapped, tmp_path / "trained.ckpt")
     loss = next(line for line in tested.out.splitlines() if line.startswith("test/loss:"))
     assert loss not in cli("test", *SETTINGS, "--ckpt_path=trained.ckpt").out
+
+
+def test_a_task_that_makes_its_layers_late_is_averaged_without_a_warning(tmp_path: Path) -> None:
+    class Late(ClassificationTask):
+        def configure_model(self) -> None:
+            """Lightning's callback warns of whoever has this."""
+
+    task = Late(SpikingConvNet((1, 8, 8), 10, channels=[3]), T=2)
+    make_trainer(tmp_path, EMAWeights(0.5)).fit(task, datamodule=Images())
+
+
+def test_weights_in_parts_are_refused(task: ClassificationTask) -> None:
+    trainer = SimpleNamespace(strategy=ModelParallelStrategy())
+    with pytest.raises(ConfigError, match="ModelParallelStrategy cuts weights into parts.*ddp"):
+        EMAWeights().setup(trainer, task, "fit")  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_same_averages(tmp_path: Path) -> None:
+    two = ("--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.max_epochs=2")
+    outcome = wait(start(tmp_path, "fit", *SETTINGS, "--model.encoder=null", *two, OMP_NUM_THREADS="1"))
+    assert outcome.status == 0, outcome.err
+    assert "WeightAveraging" not in outcome.err
+    checkpoint = torch.load(tmp_path / "runs/digits_fc/0/checkpoints/last.ckpt", weights_only=True)
+    assert int(checkpoint["averaging_state"]["n_averaged"]) == checkpoint["global_step"]
+    tested = wait(start(tmp_path, "test", *SETTINGS, "--model.encoder=null", *two[:3], "--ckpt_path=last"))
+    assert tested.status == 0 and "test/accuracy" in tested.out, tested.err
 
 
 @pytest.mark.parametrize(("settings", "words"), [({"decay": 1.0}, "decay=1.0"), ({"every": 0}, "every=0")])
