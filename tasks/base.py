@@ -237,7 +237,8 @@ class SpikingTask(pl.LightningModule):
         return self.stage_losses[f"{stage}_loss"]  # type: ignore[return-value]
 
     def setup(self, stage: str) -> None:
-        keep_step_modes(self.trainer)
+        if self._trainer is not None:  # not set up by hand
+            keep_step_modes(self.trainer)
         for name in STAGES:
             if f"{name}_metrics" not in self.stage_metrics:
                 self.stage_metrics[f"{name}_metrics"] = nn.ModuleDict(self.configure_metrics(name))

@@ -130,6 +130,11 @@ SETTINGS = (
     CONFIGS / "digits_fc.yaml",
     "--model.T=4",
     '--trainer.callbacks={"class_path": "jellyfit.callbacks.EMAWeights", "init_args": {"decay": 0.99}}',
+    # a schedule and groups of ours: they are resumed to the bit as well
+    '--model.scheduler={"class_path": "jellyfit.schedules.WarmupCosine", "init_args": {"total": 70, "warmup": 30}}',
+    "--model.scheduler_interval=step",
+    '--model.parameter_groups={"class_path": "jellyfit.parameter_groups.ParameterGroups", '
+    '"init_args": {"layer_decay": 0.5, "lr_scales": {"*.weight": 2.0}}}',
 )
 
 
