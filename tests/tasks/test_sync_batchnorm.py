@@ -117,6 +117,7 @@ def one_step(part: slice) -> dict[str, Any]:
     return {"y": y.detach(), "x": x.grad, "grads": grads, "state": net.state_dict()}
 
 
+@pytest.mark.slow
 def test_two_processes_give_what_one_gives_of_the_joint_batch(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
