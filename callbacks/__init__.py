@@ -1,6 +1,7 @@
-"""Callbacks and loggers: progress, pictures, predictions, and checkpoints when a run is interrupted."""
+"""Callbacks and loggers: progress, pictures, predictions, averages of weights, checkpoints of interrupted runs."""
 
-from jellyfit.callbacks.folders import run_folder, save_picture
+from jellyfit.callbacks.ema import EMAWeights
+from jellyfit.callbacks.folders import run_folder, save_picture, save_table
 from jellyfit.callbacks.interrupt import InterruptCheckpoint
 from jellyfit.callbacks.loggers import MetricsCSV, read_metrics
 from jellyfit.callbacks.predictions import PredictionsCSV
@@ -8,6 +9,7 @@ from jellyfit.callbacks.progress import PlainProgress, ProgressBar
 from jellyfit.callbacks.spike_pictures import SpikePictures
 
 __all__ = [
+    "EMAWeights",
     "InterruptCheckpoint",
     "MetricsCSV",
     "PlainProgress",
@@ -17,4 +19,5 @@ __all__ = [
     "read_metrics",
     "run_folder",
     "save_picture",
+    "save_table",
 ]

@@ -1,9 +1,12 @@
-"""The run folder as callbacks and tasks see it: where pictures go, and the config file in it."""
+"""The run folder as callbacks and tasks see it: where pictures and tables go."""
 
 from __future__ import annotations
 
+import csv
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -14,7 +17,7 @@ from jellyfit.runs import PICTURES
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["run_folder", "save_picture"]
+__all__ = ["run_folder", "save_picture", "save_table"]
 
 
 def run_folder(trainer: pl.Trainer) -> Path:
@@ -62,3 +65,32 @@ def save_picture(trainer: pl.Trainer, name: str, figure: Figure) -> Path:
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.add_image(name, pictures.to_array(figure), trainer.global_step, dataformats="HWC")
     return path
+
+
+def save_table(trainer: pl.Trainer, name: str, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> Path:
+    """Write rows to ``NAME.csv`` in the run folder; floats with 6 digits, NaN as an empty cell.
+
+    Under ``fast_dev_run`` nothing is written.
+
+    Examples:
+        >>> import tempfile
+        >>> from lightning.pytorch import Trainer
+        >>> from jellyfit.callbacks import save_table
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     trainer = Trainer(accelerator="cpu", default_root_dir=folder, logger=False, enable_progress_bar=False)
+        ...     path = save_table(trainer, "per_class", ["class", "recall"], [{"class": "cat", "recall": 2 / 3}])
+        ...     path.read_text().split()
+        ['class,recall', 'cat,0.666667']
+    """
+    path = run_folder(trainer) / f"{name}.csv"
+    if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(columns)
+            writer.writerows([_cell(row[column]) for column in columns] for row in rows)
+    return path
+
+
+def _cell(value: Any) -> Any:
+    return ("" if math.isnan(value) else f"{value:.6g}") if isinstance(value, float) else value

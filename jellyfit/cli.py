@@ -213,7 +213,8 @@ class JellyfitCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         config = self._get(self.config_init, "trainer")
-        callbacks = list(config.get("callbacks") or [])
+        given = config.get("callbacks") or []
+        callbacks = [given] if isinstance(given, Callback) else list(given)  # Lightning takes one alone, too
         callbacks += self._default_callbacks(callbacks, config)
         kwargs["callbacks"] = callbacks
         if not sys.stdout.isatty():
@@ -245,7 +246,7 @@ class JellyfitCLI(LightningCLI):
                 added.append(ProgressBar())
         elif config.get("enable_progress_bar") is not False:
             added.append(PlainProgress())
-        if self.subcommand == "predict":
+        if self.subcommand == "predict" and not any(isinstance(callback, PredictionsCSV) for callback in given):
             added.append(PredictionsCSV())
         if self.subcommand != "fit" or self.run_folder is None or config.get("enable_checkpointing") is False:
             return added
@@ -310,6 +311,9 @@ class JellyfitCLI(LightningCLI):
             for name, value in sorted(trainer.callback_metrics.items()):
                 if not name.startswith("firing_rate/"):
                     print(f"{name}: {float(value):.4f}")
+        if subcommand == "test":
+            for line in self.model.summary():
+                print(line)
         if self.run_folder is None:
             return
         print(f"Run folder: {self.run_folder}")

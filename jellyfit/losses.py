@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from jellyfit.errors import InputError, InputTypeError
 
 __all__ = [
+    "TET",
     "Loss",
     "MembraneCrossEntropy",
     "MembraneReadout",
@@ -361,9 +362,10 @@ class RateMSE(Loss):
 
 
 class PerStepCrossEntropy(Loss):
-    """Temporal efficient training (TET): cross entropy at every step, averaged over time.
+    """Cross entropy at every step, averaged over time; and, if wanted, a term that pulls outputs towards a value.
 
-    ``L = (1 - λ) (1/T) Σ_t CE(y_t, target) + λ mean((y - φ)²)``.
+    ``L = (1 - λ) (1/T) Σ_t CE(y_t, target) + λ mean((y - φ)²)``; with the paper's λ this is
+    :class:`TET`.
 
     Args:
         label_smoothing: 0 (default) to 1.
@@ -384,7 +386,7 @@ class PerStepCrossEntropy(Loss):
         super().__init__()
         for name, value in (("label_smoothing", label_smoothing), ("mse_weight", mse_weight)):
             if not 0.0 <= value <= 1.0:
-                raise InputError(f"PerStepCrossEntropy({name}={value!r}): expected 0 to 1.")
+                raise InputError(f"{type(self).__name__}({name}={value!r}): expected 0 to 1.")
         self.label_smoothing = label_smoothing
         self.mse_weight = mse_weight
         self.mse_target = mse_target
@@ -401,3 +403,32 @@ class PerStepCrossEntropy(Loss):
             pull = _time_mean((y_seq - self.mse_target).square(), lengths).mean()
             loss = (1.0 - self.mse_weight) * loss + self.mse_weight * pull
         return loss
+
+
+class TET(PerStepCrossEntropy):
+    """Temporal efficient training (TET): :class:`PerStepCrossEntropy` with the names and defaults of its paper.
+
+    ``L = (1 - λ) (1/T) Σ_t CE(y_t, target) + λ mean((y - φ)²)``.
+
+    Args:
+        lamb: λ, default 1e-3 (0 to 1).
+        means: φ, default 1.
+        label_smoothing: 0 (default) to 1.
+
+    Raises:
+        InputError: λ or the label smoothing outside 0 to 1.
+
+    Source: Deng et al., "Temporal efficient training of spiking neural network via gradient re-weighting", ICLR 2022.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit.losses import TET
+        >>> loss = TET(lamb=0.5)(torch.zeros(4, 2, 3), torch.tensor([0, 2]))
+        >>> round(loss.item(), 4)  # half of ln 3, half of 1
+        1.0493
+    """
+
+    def __init__(self, lamb: float = 1e-3, means: float = 1.0, label_smoothing: float = 0.0) -> None:
+        if not 0.0 <= lamb <= 1.0:
+            raise InputError(f"TET(lamb={lamb!r}): expected 0 to 1.")
+        super().__init__(label_smoothing, lamb, means)

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from jellyfit.errors import InputError
 from jellyfit.functional import named_neurons
 from jellyfit.neurons import BaseNode
 from jellyfit.neurons.pure import is_backward_running
 
-__all__ = ["FiringRateMeter", "SpikeRecorder", "WeightedMean"]
+__all__ = ["FiringRateMeter", "SpikeRecorder", "WeightedMean", "per_class"]
 
 # Sums over a whole data set; Apple's GPUs have no float64.
 SUM_DTYPE = torch.float32 if torch.backends.mps.is_available() else torch.float64
@@ -204,3 +205,38 @@ class SpikeRecorder(_NeuronHooks):
     def spikes(self) -> dict[str, Tensor]:
         """Spikes ``[T, neurons]`` of the sample, by layer."""
         return {name: torch.cat(steps) for name, steps in self._steps.items()}
+
+
+def per_class(confusion: Tensor) -> dict[str, Tensor]:
+    """How well each class is told, from counts of what it was taken for.
+
+    Args:
+        confusion: ``[C, C]``, samples of the class of the row that were taken for the class of the column.
+
+    Returns:
+        By name, a value a class ``[C]``: ``samples`` (int64); ``recall``, the share of its samples that were taken for
+        it (its accuracy); ``precision``, the share of what was taken for it that was of it; ``f1``, their harmonic
+        mean. float64; NaN where there is nothing to divide by (a class without samples, or never predicted).
+
+    Raises:
+        InputError: not square.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit.metrics import per_class
+        >>> table = per_class(torch.tensor([[3, 1], [0, 4]]))
+        >>> {name: [round(float(value), 3) for value in values] for name, values in table.items()}
+        {'samples': [4.0, 4.0], 'recall': [0.75, 1.0], 'precision': [1.0, 0.8], 'f1': [0.857, 0.889]}
+    """
+    if confusion.ndim != 2 or confusion.shape[0] != confusion.shape[1]:
+        raise InputError(
+            f"per_class: expected counts [C, C], classes against predictions; got {list(confusion.shape)}."
+        )
+    counts = confusion.to("cpu", torch.float64)
+    right, samples, taken = counts.diagonal(), counts.sum(1), counts.sum(0)
+    return {
+        "samples": samples.long(),
+        "recall": right / samples,
+        "precision": right / taken,
+        "f1": 2.0 * right / (samples + taken),
+    }

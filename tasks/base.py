@@ -22,7 +22,10 @@ from jellyfit.datamodules.batch import Batch, as_batch
 from jellyfit.encoders import Encoder
 from jellyfit.errors import ConfigError, InputError
 from jellyfit.metrics import SUM_DTYPE, FiringRateMeter, WeightedMean
+from jellyfit.parameter_groups import ParameterGroups
 from jellyfit.rng import get_rng_state, set_rng_state
+from jellyfit.tasks.layer_sync import keep_step_modes
+from jellyfit.tasks.running import run_backbone
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -59,6 +62,16 @@ class SpikingTask(pl.LightningModule):
         backend: of every neuron, see :class:`~jellyfit.neurons.BaseNode`; default ``"auto"``.
         memory_format: of images in the network, ``"contiguous"`` (default) or ``"channels_last"``.
         log_firing_rates: measure and log firing rates in validation; default ``True``.
+        parameter_groups: weight decay and learning rates by parameter; default: the same for all.
+        compile: run the network through ``torch.compile``; default ``False``. Weights and checkpoints are the same
+            with and without. A network that something looks into (firing rates, monitors) runs without.
+        time_chunks: cut the sequence into so many stretches of time and keep nothing inside them for backward, see
+            :func:`jellyfit.checkpointing.checkpoint`; default 1: no checkpoints in time.
+        spike_compression: keep spikes for backward as bits, see :class:`~jellyfit.kernels.SpikeCompression`; default
+            ``False``.
+
+    Raises:
+        ConfigError: settings that cannot be, alone or together.
 
     Examples:
         >>> import torch
@@ -87,6 +100,10 @@ class SpikingTask(pl.LightningModule):
         backend: str = "auto",
         memory_format: Literal["contiguous", "channels_last"] = "contiguous",
         log_firing_rates: bool = True,
+        parameter_groups: ParameterGroups | None = None,
+        compile: bool = False,  # noqa: A002
+        time_chunks: int = 1,
+        spike_compression: bool = False,
     ) -> None:
         super().__init__()
         if T is not None and T < 1:
@@ -97,6 +114,13 @@ class SpikingTask(pl.LightningModule):
             raise ConfigError(f"scheduler_interval={scheduler_interval!r}: expected 'epoch' or 'step'.")
         if memory_format not in ("contiguous", "channels_last"):
             raise ConfigError(f"memory_format={memory_format!r}: expected 'contiguous' or 'channels_last'.")
+        if time_chunks < 1:
+            raise ConfigError(f"time_chunks={time_chunks}: expected at least 1 (no checkpoints in time).")
+        if compile and (time_chunks > 1 or spike_compression or getattr(backbone, "checkpoint_blocks", False)):
+            raise ConfigError(
+                "compile=True goes with none of time_chunks, spike_compression and the backbone's checkpoint_blocks: "
+                "the compiler decides by itself what is kept for backward. Leave out the one or the others."
+            )
         self.backbone = backbone
         self._backbone_resets = isinstance(backbone, Backbone)  # any nn.Module will do in Python
         self.T = T
@@ -105,6 +129,10 @@ class SpikingTask(pl.LightningModule):
         self.make_scheduler = scheduler
         self.scheduler_interval = scheduler_interval
         self.log_firing_rates = log_firing_rates
+        self.parameter_groups = parameter_groups
+        self.compiled = compile
+        self.time_chunks = time_chunks
+        self.spike_compression = spike_compression
         functional.set_step_mode(backbone, "m")
         functional.set_backend(backbone, backend)
         if encoder is not None:
@@ -134,7 +162,7 @@ class SpikingTask(pl.LightningModule):
         x = self.prepare_input(x)
         if not self._backbone_resets:
             functional.reset_net(self.backbone)
-        return self.backbone(x)  # type: ignore[no-any-return]
+        return run_backbone(self.backbone, x, self.compiled, self.time_chunks, self.spike_compression)
 
     def prepare_input(self, x: Tensor) -> Tensor:
         """Input as the network takes it: floating-point, a sequence, encoded."""
@@ -175,11 +203,21 @@ class SpikingTask(pl.LightningModule):
         for metric in metrics:
             metric.update(values["preds"], values["target"])
 
+    def summary(self) -> list[str]:
+        """Lines that the command line prints when a test is over, beside the metrics; default none."""
+        return []
+
     def configure_optimizers(self) -> Any:
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
         if not parameters:
             raise ConfigError("the network has no parameter to train.")
-        optimizer = self.make_optimizer(parameters) if self.make_optimizer else torch.optim.Adam(parameters, lr=1e-3)
+        make = self.make_optimizer or (lambda parameters: torch.optim.Adam(parameters, lr=1e-3))
+        if self.parameter_groups is None:
+            optimizer = make(parameters)
+        else:
+            inside = set(self.backbone.parameters())
+            others = [parameter for parameter in parameters if parameter not in inside]
+            optimizer = self.parameter_groups.optimizer(self.backbone, make, others)
         if self.make_scheduler is None:
             return optimizer
         scheduler: dict[str, Any] = {"scheduler": self.make_scheduler(optimizer), "interval": self.scheduler_interval}
@@ -199,6 +237,8 @@ class SpikingTask(pl.LightningModule):
         return self.stage_losses[f"{stage}_loss"]  # type: ignore[return-value]
 
     def setup(self, stage: str) -> None:
+        if self._trainer is not None:  # not set up by hand
+            keep_step_modes(self.trainer)
         for name in STAGES:
             if f"{name}_metrics" not in self.stage_metrics:
                 self.stage_metrics[f"{name}_metrics"] = nn.ModuleDict(self.configure_metrics(name))

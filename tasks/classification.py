@@ -12,10 +12,12 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 
 from jellyfit import losses, pictures
 from jellyfit.backbones import Backbone
-from jellyfit.callbacks.folders import save_picture
+from jellyfit.callbacks.folders import save_picture, save_table
 from jellyfit.datamodules.batch import Batch, as_batch
 from jellyfit.encoders import Encoder
 from jellyfit.errors import ConfigError
+from jellyfit.metrics import per_class
+from jellyfit.parameter_groups import ParameterGroups
 from jellyfit.tasks.base import SpikingTask
 
 __all__ = ["ClassificationTask"]
@@ -28,7 +30,8 @@ class ClassificationTask(SpikingTask):
     is then of the class with the largest share.
 
     Logs ``STAGE/loss``, ``STAGE/accuracy`` (top-1) and ``STAGE/accuracy_topK`` when there are more than K classes;
-    draws a confusion matrix after a test.
+    after a test, draws a confusion matrix, writes ``per_class.csv`` (see :func:`jellyfit.metrics.per_class`) into the
+    run folder and names the worst classes.
 
     Subclass it and write only what differs: :meth:`configure_loss`, :meth:`configure_metrics`,
     ``configure_optimizers``, ``forward``.
@@ -39,8 +42,8 @@ class ClassificationTask(SpikingTask):
         readout: what predictions are made with; default: the loss's own.
         num_classes: default: the backbone's ``num_classes``.
         top_k: K of the second accuracy, default 5.
-        T, encoder, optimizer, scheduler, scheduler_interval, backend, memory_format, log_firing_rates: see
-            :class:`~jellyfit.tasks.SpikingTask`.
+        T, encoder, optimizer, scheduler, scheduler_interval, backend, memory_format, log_firing_rates,
+            parameter_groups, compile, time_chunks, spike_compression: see :class:`~jellyfit.tasks.SpikingTask`.
 
     Raises:
         ConfigError: the number of classes is not known.
@@ -74,9 +77,25 @@ class ClassificationTask(SpikingTask):
         backend: str = "auto",
         memory_format: Literal["contiguous", "channels_last"] = "contiguous",
         log_firing_rates: bool = True,
+        parameter_groups: ParameterGroups | None = None,
+        compile: bool = False,  # noqa: A002
+        time_chunks: int = 1,
+        spike_compression: bool = False,
     ) -> None:
         super().__init__(
-            backbone, T, encoder, optimizer, scheduler, scheduler_interval, backend, memory_format, log_firing_rates
+            backbone,
+            T,
+            encoder,
+            optimizer,
+            scheduler,
+            scheduler_interval,
+            backend,
+            memory_format,
+            log_firing_rates,
+            parameter_groups,
+            compile,
+            time_chunks,
+            spike_compression,
         )
         classes = getattr(backbone, "num_classes", None) if num_classes is None else num_classes
         if not isinstance(classes, int) or classes < 2:
@@ -88,6 +107,7 @@ class ClassificationTask(SpikingTask):
         self.top_k = top_k
         self.loss = self.configure_loss() if loss is None else loss
         self.readout = self.loss.readout if readout is None else readout
+        self._rows: list[dict[str, Any]] = []  # of the last test, one a class
 
     def configure_loss(self) -> losses.Loss:
         """The loss when none was given; default :class:`~jellyfit.losses.RateCrossEntropy`."""
@@ -120,7 +140,24 @@ class ClassificationTask(SpikingTask):
         counts = confusion.compute() if confusion is not None else None  # compute() talks to every process
         super().on_test_epoch_end()
         if isinstance(counts, Tensor) and self.trainer.is_global_zero:
-            classes = getattr(getattr(self.trainer, "datamodule", None), "classes", None) or None
-            labels = list(classes) if classes and len(classes) == self.num_classes else None
-            figure = pictures.confusion_matrix(counts.to(torch.int64).cpu().numpy(), labels)
-            save_picture(self.trainer, "confusion_matrix", figure)
+            self._save_confusion(counts.to("cpu", torch.int64))
+
+    def _save_confusion(self, counts: Tensor) -> None:
+        classes = getattr(getattr(self.trainer, "datamodule", None), "classes", None) or None
+        names = [str(name) for name in classes] if classes and len(classes) == self.num_classes else None
+        save_picture(self.trainer, "confusion_matrix", pictures.confusion_matrix(counts.numpy(), names))
+        table = per_class(counts)
+        values = zip(*(column.tolist() for column in table.values()), strict=True)
+        self._rows = [
+            {"class": name, **dict(zip(table, row, strict=True))}
+            for name, row in zip(names or map(str, range(self.num_classes)), values, strict=True)
+        ]
+        save_table(self.trainer, "per_class", ["class", *table], self._rows)
+
+    def summary(self) -> list[str]:
+        """The worst classes of the last test, at most three."""
+        worst = sorted((row for row in self._rows if row["samples"]), key=lambda row: row["recall"])[:3]
+        if not worst or worst[0]["recall"] == 1.0:
+            return []
+        shown = ", ".join(f"{row['class']} ({row['recall']:.4f} of {row['samples']})" for row in worst)
+        return [f"Worst classes: {shown}"]

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from jellyfit import functional, losses
 from jellyfit.errors import InputError, InputTypeError
 from jellyfit.losses import (
+    TET,
     Loss,
     MembraneCrossEntropy,
     MembraneReadout,
@@ -39,6 +40,8 @@ LOSSES = {
     "rate mse": RateMSE,
     "per step": PerStepCrossEntropy,
     "per step with its second term": lambda: PerStepCrossEntropy(0.1, mse_weight=0.05, mse_target=0.7),
+    "tet": TET,
+    "tet, smoothed": lambda: TET(0.2, means=0.5, label_smoothing=0.1),
 }
 READOUTS = {
     "rate": RateReadout,
@@ -60,6 +63,34 @@ def test_per_step_loss_of_one_step_is_cross_entropy(smoothing):
     y_seq = outputs(1, N, C)
     expected = F.cross_entropy(y_seq[0], TARGET, label_smoothing=smoothing)
     torch.testing.assert_close(PerStepCrossEntropy(smoothing)(y_seq, TARGET), expected)
+
+
+def test_tet_is_what_its_paper_says():
+    y_seq = outputs()
+    cross_entropies = [F.cross_entropy(y, TARGET) for y in y_seq]
+    pull = F.mse_loss(y_seq, torch.full_like(y_seq, 1.0))
+    expected = (1 - 1e-3) * sum(cross_entropies) / T + 1e-3 * pull
+    torch.testing.assert_close(TET()(y_seq, TARGET), expected)
+    own = 0.7 * sum(cross_entropies) / T + 0.3 * F.mse_loss(y_seq, torch.full_like(y_seq, 0.5))
+    torch.testing.assert_close(TET(lamb=0.3, means=0.5)(y_seq, TARGET), own)
+
+
+def test_tet_of_ended_samples_is_that_of_their_valid_steps():
+    y_seq = outputs()
+    alone = [TET(0.3)(y_seq[:length, i : i + 1], TARGET[i : i + 1]) for i, length in enumerate(LENGTHS.tolist())]
+    torch.testing.assert_close(TET(0.3)(y_seq, TARGET, LENGTHS), torch.stack(alone).mean())
+
+
+@pytest.mark.parametrize(
+    "loss", [RateCrossEntropy, MembraneCrossEntropy, PerStepCrossEntropy, TET], ids=lambda loss: loss.__name__
+)
+def test_smoothing_moves_a_share_of_every_label_to_all_classes_alike(loss):
+    y_seq, shares = outputs(), torch.softmax(outputs(N, C, seed=1), -1)
+    plain, smoothed = loss(label_smoothing=0.0), loss(label_smoothing=0.15)
+    for target, vector in ((shares, shares), (TARGET, F.one_hot(TARGET, C).double())):
+        for lengths in (None, LENGTHS):
+            expected = plain(y_seq, 0.85 * vector + 0.15 / C, lengths)
+            torch.testing.assert_close(smoothed(y_seq, target, lengths), expected)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -379,6 +410,8 @@ def test_outputs_that_are_no_sequence_are_refused(build, shape):
         (lambda: RateCrossEntropy(1.5), r"RateCrossEntropy\(label_smoothing=1.5\): expected 0 to 1"),
         (lambda: MembraneCrossEntropy(label_smoothing=-0.1), r"MembraneCrossEntropy\(label_smoothing=-0.1\)"),
         (lambda: PerStepCrossEntropy(label_smoothing=2), r"PerStepCrossEntropy\(label_smoothing=2\)"),
+        (lambda: TET(lamb=1.5), r"TET\(lamb=1.5\): expected 0 to 1"),
+        (lambda: TET(label_smoothing=2), r"TET\(label_smoothing=2\)"),
         (lambda: PerStepCrossEntropy(mse_weight=float("nan")), r"PerStepCrossEntropy\(mse_weight=nan\)"),
         (lambda: MembraneCrossEntropy("sum"), r"MembraneReadout\(mode='sum'\): expected 'last', 'max' or 'mean'"),
         (lambda: MembraneReadout(tau=0.5), r"MembraneReadout\(tau=0.5\).*at least 1"),

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from jellyfit import functional
 from jellyfit.errors import ConfigError
 from jellyfit.layers.shapes import ImageModule, LineModule, ShapedModule, VolumeModule
+from jellyfit.layers.shared_statistics import batch_norm_of_all, process_group_of
 from jellyfit.neurons.base import MemoryModule, StepModule
 
 __all__ = [
@@ -378,12 +379,13 @@ class BatchNorm3d(VolumeModule, _BatchNorm, nn.BatchNorm3d):
     """
 
 
-class SyncBatchNorm(_BatchNorm, nn.SyncBatchNorm):
+class SyncBatchNorm(_BatchNorm, nn.modules.batchnorm._BatchNorm):
     """``torch.nn.SyncBatchNorm`` with ``step_mode``: ``[N, C, *]`` (``"s"``) or ``[T, N, C, *]`` (``"m"``).
 
-    In training its statistics are over the batch of every process. Torch's own conversion
-    (``torch.nn.SyncBatchNorm.convert_sync_batchnorm``, and so ``Trainer(sync_batchnorm=True)``) knows no step modes:
-    use :meth:`convert_sync_batchnorm` of this class instead.
+    In training its statistics are over the batch of every process; on a CPU too, where ``DistributedDataParallel``
+    refuses torch's class (of which this is therefore no subclass). Torch's own conversion
+    (``torch.nn.SyncBatchNorm.convert_sync_batchnorm``) knows no step modes: use :meth:`convert_sync_batchnorm` of this
+    class instead. A task does so under ``Trainer(sync_batchnorm=True)``.
 
     Args:
         num_features: number of channels.
@@ -397,9 +399,6 @@ class SyncBatchNorm(_BatchNorm, nn.SyncBatchNorm):
         dtype: of the parameters.
         bias: ``False``: a weight alone is learnt.
 
-    Raises:
-        ValueError: torch's, when it trains in several processes on a device without collective operations.
-
     Examples:
         >>> import torch
         >>> from jellyfit import layers
@@ -411,6 +410,8 @@ class SyncBatchNorm(_BatchNorm, nn.SyncBatchNorm):
 
     step_shape = "[N, C, *]"
     step_ndims = range(2, 64)
+    _check_input_dim = nn.SyncBatchNorm._check_input_dim
+    _check_non_zero_input_channels = nn.SyncBatchNorm._check_non_zero_input_channels
 
     def __init__(
         self,
@@ -428,6 +429,18 @@ class SyncBatchNorm(_BatchNorm, nn.SyncBatchNorm):
     ) -> None:
         super().__init__(num_features, eps, momentum, affine, track_running_stats, step_mode, device, dtype, bias=bias)
         self.process_group = process_group
+
+    def run_batch(self, x: Tensor) -> Tensor:
+        group = process_group_of(self.process_group) if self.training and x.device.type == "cpu" else None
+        if group is None:
+            return nn.SyncBatchNorm.forward(self, x)  # type: ignore[arg-type]
+        momentum = 0.0 if self.momentum is None else self.momentum
+        if self.track_running_stats:
+            self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
+            momentum = 1.0 / int(self.num_batches_tracked) if self.momentum is None else momentum  # type: ignore[arg-type]
+        return batch_norm_of_all(
+            x, self.running_mean, self.running_var, self.weight, self.bias, momentum, self.eps, group
+        )
 
     @classmethod
     def convert_sync_batchnorm(cls, module: nn.Module, process_group: Any | None = None) -> nn.Module:

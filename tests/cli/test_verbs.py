@@ -83,10 +83,10 @@ def test_test_validate_and_predict_use_the_trained_weights(cli: Cli, tmp_path: P
     with (tmp_path / RUN / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["id"] for row in rows] == [f"digit-{i:05d}" for i in range(1200, 1797)]
-    assert list(rows[0]) == ["id", "prediction", "label", *(f"score_{i}" for i in range(10))]
+    assert list(rows[0]) == ["id", "prediction", "label", "score", *(f"score_{i}" for i in range(10))]
     for row in rows:
         scores = [float(row[f"score_{i}"]) for i in range(10)]
-        assert scores[int(row["prediction"])] == max(scores)
+        assert scores[int(row["prediction"])] == float(row["score"]) == max(scores)
 
     assert [path.name for path in (tmp_path / "runs/digits_fc").iterdir()] == ["0"], "all in the checkpoint's run"
     assert (tmp_path / RUN / "config.yaml").read_text() == config
