@@ -36,7 +36,7 @@ class InterruptCheckpoint(pl.Callback):
     SIGINT         Ctrl-C. The second one stops at once.
     SIGTERM        as SIGINT.
     SIGUSR1        under SLURM (Lightning's ``SLURMEnvironment``, whose ``auto_requeue`` and ``requeue_signal`` hold):
-                   besides, the job is put into the queue again by ``scontrol requeue``. If that fails, training goes on.
+                   besides, the job is queued again, by ``scontrol requeue``; training goes on if that fails.
     =============  ==================================================================================================
 
     Args:
@@ -160,8 +160,8 @@ class InterruptCheckpoint(pl.Callback):
                 problem = str(error)
             if problem:
                 warnings.warn(
-                    f"scontrol requeue {job} failed ({problem}); training goes on. What was saved, checkpoints/last.ckpt, "
-                    "is used when the job is started again.",
+                    f"scontrol requeue {job} failed ({problem}); training goes on. What was saved, "
+                    "checkpoints/last.ckpt, is used when the job is started again.",
                     stacklevel=2,
                 )
         succeeded = bool(trainer.strategy.broadcast(not problem))

@@ -20,6 +20,7 @@ from jellyfit.datamodules.batch import Batch, Sample, collate_sequences
 from jellyfit.errors import ConfigError, DataError
 from jellyfit.frames import BatchTransform, FrameTransform
 from jellyfit.progress import track
+from jellyfit.rng import generator_of, seeded_globals
 
 __all__ = ["EventDataModule", "InMemory", "ResumableSampler", "SpikingDataModule"]
 
@@ -120,10 +121,29 @@ class _ResumableLoader(DataLoader[Sample]):
             left = math.ceil(sampler.share(sampler.size - samples) / (self.batch_size or 1))
             self._begun = (len(self) - left, samples)
             progress = self.trainer.fit_loop.epoch_loop.batch_progress.current
-            # Lightning ends an epoch by its count of batches: with other batches than before, it has made another number
+            # Lightning ends an epoch by its count of batches, which is another one when batches have another size
             more = self._begun[0] - progress.processed  # type: ignore[attr-defined]
             for count in ("ready", "started", "processed", "completed"):
                 setattr(progress, count, getattr(progress, count) + more)
+
+
+class _Seeded(Dataset[Sample]):
+    """Samples as a worker loads them: what a dataset draws from the global generators depends on seed, epoch and index.
+
+    So a run that goes on draws what it would have drawn; the state of a worker's generators is in no checkpoint.
+    """
+
+    def __init__(self, samples: Dataset[Sample], seed: int) -> None:
+        self.samples = samples
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.samples)  # type: ignore[arg-type]
+
+    def __getitem__(self, place: tuple[int, int] | int) -> Sample:
+        epoch, index = place if isinstance(place, tuple) else (0, place)  # as under overfit_batches
+        with seeded_globals(generator_of(self.seed, epoch, index)):
+            return self.samples[index]
 
 
 class SpikingDataModule(pl.LightningDataModule):
@@ -214,6 +234,8 @@ class SpikingDataModule(pl.LightningDataModule):
                 f"({processes}). Use at most {size}: --trainer.devices={size}."
             )
         augmented = dataset if isinstance(dataset, Augmented) else None
+        if training and self.num_workers > 0 and augmented is None:
+            dataset = _Seeded(dataset, self.seed)
         sampler = ResumableSampler(
             size,
             shuffle=training,
@@ -221,7 +243,7 @@ class SpikingDataModule(pl.LightningDataModule):
             num_replicas=processes,
             rank=trainer.global_rank if trainer else 0,
             even=training,
-            with_epoch=augmented is not None,
+            with_epoch=isinstance(dataset, Augmented | _Seeded),
         )
         loader = (_ResumableLoader if training else DataLoader)(
             dataset,

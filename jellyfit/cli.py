@@ -55,6 +55,8 @@ _NOT_FOR_USERS = (
     r".*Be aware that when using `ckpt_path`, callbacks used to create the checkpoint.*",
     r".*Starting from v1\.9\.0, `tensorboardX`.*",
     r".*isinstance\(treespec, LeafSpec\).*",
+    r"FSDP2-wrapped module .* returned a view tensor.*",
+    r"Detected an existing checkpoint in .*, overwriting.*",
 )
 
 
@@ -167,6 +169,11 @@ class JellyfitCLI(LightningCLI):
 
     def _tell_differences(self, path: Path) -> None:
         sharded = is_sharded(path)
+        if sharded and "ModelParallel" not in str(self._arguments.trainer.strategy):
+            raise ConfigError(
+                f"--ckpt_path {path}: a sharded checkpoint, for the strategy it was made with. One file of it is "
+                f"made by python -m lightning.pytorch.utilities.consolidate_checkpoint {path}"
+            )
         if path.is_dir() and not sharded:
             raise ConfigError(f"--ckpt_path {path}: a folder; give the path of a checkpoint file.")
         if not path.exists():

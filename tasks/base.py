@@ -31,6 +31,7 @@ from jellyfit.tasks.resume import (
     save_processes,
     step_plateau_schedulers,
 )
+from jellyfit.tasks.sharded import shard_task
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -194,6 +195,11 @@ class SpikingTask(pl.LightningModule):
         if isinstance(scheduler["scheduler"], ReduceLROnPlateau):
             scheduler["monitor"] = getattr(scheduler["scheduler"], "monitor", self.monitor)
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    def configure_model(self) -> None:
+        """Share the network out among the processes where the strategy is Lightning's ``ModelParallelStrategy``."""
+        if self.device_mesh is not None:
+            shard_task(self, self.device_mesh)
 
     # ------------------------------------------------------------ stages
 

@@ -1,0 +1,65 @@
+"""Networks whose parameters are shared out among processes (FSDP2, ``torch.distributed.fsdp.fully_shard``)."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+
+from jellyfit.errors import StateError
+
+__all__ = ["shard"]
+
+
+def shard(net: nn.Module, mesh: DeviceMesh) -> None:
+    """Share the parameters of ``net``, their gradients and the optimizer's state out among the processes of ``mesh``.
+
+    Each process keeps one part of them; the whole is put together for forward and backward. Parameters without an axis
+    (such as the ``w`` of :class:`~jellyfit.neurons.ParametricLIFNode`), which cannot be cut, stay whole in every
+    process; their gradients are averaged. Memories of neurons are no parameters: every process has its own. All
+    processes must have made the network with the same weights (the same seed).
+
+    Args:
+        net: any network that is on its device, or on the CPU; changed in place.
+        mesh: of one dimension, as ``torch.distributed.device_mesh.init_device_mesh`` makes it.
+
+    Raises:
+        StateError: parameters that are not there yet (on the ``meta`` device). Neurons look at their values when they
+            are made, and layers draw theirs; make the network on the CPU.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit import neurons
+        >>> from jellyfit.errors import StateError
+        >>> from jellyfit.sharding import shard
+        >>> with torch.device("meta"):
+        ...     net = torch.nn.Linear(3, 2)
+        >>> try:
+        ...     shard(net, mesh=None)
+        ... except StateError as error:
+        ...     print(str(error).partition(";")[0])
+        Linear: the parameter 'weight' is on the meta device, without values
+
+    Source: Zhao et al., "PyTorch FSDP: experiences on scaling fully sharded data parallel", arXiv:2304.11277 (2023).
+    """
+    from torch.distributed.fsdp import fully_shard
+
+    for name, parameter in net.named_parameters():
+        if parameter.is_meta:
+            raise StateError(
+                f"{type(net).__name__}: the parameter {name!r} is on the meta device, without values; make the network "
+                "on the CPU and shard it then (neurons look at values when they are made)."
+            )
+    whole = {parameter for parameter in net.parameters() if parameter.ndim == 0}
+    fully_shard(net, mesh=mesh, ignored_params=whole)
+    group = mesh.get_group()
+
+    def average(parameter: Tensor) -> None:
+        if parameter.grad is not None:
+            torch.distributed.all_reduce(parameter.grad, group=group)
+            parameter.grad /= mesh.size()
+
+    for parameter in whole:
+        if parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(average)
