@@ -85,7 +85,7 @@ class InterruptCheckpoint(pl.Callback):
         self._launcher = trainer.strategy.launcher
         self._speaks = trainer.is_global_zero
         numbers = [signal.SIGINT, signal.SIGTERM]
-        environment = getattr(trainer.strategy, "cluster_environment", None)
+        environment = trainer._accelerator_connector.cluster_environment
         if isinstance(environment, SLURMEnvironment) and environment.auto_requeue and environment.requeue_signal:
             self._requeue_signal = environment.requeue_signal
             numbers.append(environment.requeue_signal)

@@ -171,8 +171,8 @@ class JellyfitCLI(LightningCLI):
         sharded = is_sharded(path)
         if sharded and "ModelParallel" not in str(self._arguments.trainer.strategy):
             raise ConfigError(
-                f"--ckpt_path {path}: a sharded checkpoint, for the strategy it was made with. One file of it is "
-                f"made by python -m lightning.pytorch.utilities.consolidate_checkpoint {path}"
+                f"--ckpt_path {path}: a sharded checkpoint, for ModelParallelStrategy alone. Make one file of it: "
+                f"python -c \"from jellyfit.sharding import consolidate; consolidate('{path}', 'one.ckpt')\""
             )
         if path.is_dir() and not sharded:
             raise ConfigError(f"--ckpt_path {path}: a folder; give the path of a checkpoint file.")
@@ -208,6 +208,11 @@ class JellyfitCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         arguments = self._arguments
+        if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun decides how many there are, each time it starts them
+            each = int(os.environ["LOCAL_WORLD_SIZE"])
+            arguments.trainer.num_nodes = int(os.environ["WORLD_SIZE"]) // each
+            if arguments.trainer.devices == "auto":
+                arguments.trainer.devices = each
         if not arguments.trainer.fast_dev_run:
             self.run_folder = self._choose_run_folder()
             loggers = arguments.trainer.logger

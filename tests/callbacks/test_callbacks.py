@@ -214,7 +214,8 @@ def test_the_second_ctrl_c_is_pythons_own(tmp_path: Path) -> None:
     handler = signal.getsignal(signal.SIGINT)
     callback = InterruptCheckpoint(tmp_path)
     strategy = SimpleNamespace(launcher=None)
-    trainer: Any = SimpleNamespace(strategy=strategy, is_global_zero=True)
+    connector = SimpleNamespace(cluster_environment=None)
+    trainer: Any = SimpleNamespace(strategy=strategy, is_global_zero=True, _accelerator_connector=connector)
     callback.on_train_start(trainer, SimpleNamespace())  # type: ignore[arg-type]
     assert signal.getsignal(signal.SIGINT) == callback._on_signal
     callback._on_signal(signal.SIGINT, None)

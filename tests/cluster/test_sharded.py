@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from jellyfit import backbones
-from jellyfit.errors import JellyfitError, StateError
-from jellyfit.sharding import shard
+from jellyfit import neurons
+from jellyfit.errors import StateError
+from jellyfit.sharding import consolidate, shard
 from tests.cluster.runs import SMALL, assert_same_state, callback, last, metrics, rows, run
 from tests.conftest import start, wait
 
@@ -44,22 +42,20 @@ def test_a_sharded_checkpoint_goes_on_to_the_bit_and_becomes_one_file(tmp_path: 
     run(tmp_path, *settings, "--name=whole")
     run(tmp_path, *settings, "--name=parts", *callback("SignalAt", step=15, rank=1), status=130)
     shards = tmp_path / "runs/parts/0/checkpoints/last.ckpt"
-    assert {path.suffix for path in shards.iterdir()} == {".distcp", ".metadata", ".pt"} or shards.is_dir()
+    assert {path.suffix for path in shards.iterdir()} == {".distcp", ".pt", ""}, "a file of each process and .metadata"
     run(tmp_path, *settings, "--name=parts", "--ckpt_path=last")
     assert metrics(tmp_path, "parts") == metrics(tmp_path, "whole")
-    for name in ("parts", "whole"):
-        path = tmp_path / f"runs/{name}/0/checkpoints/last.ckpt"
-        consolidate = ["-m", "lightning.pytorch.utilities.consolidate_checkpoint", str(path)]
-        subprocess.run([sys.executable, *consolidate], check=True, capture_output=True)
     one, two = (
-        torch.load(tmp_path / f"runs/{name}/0/checkpoints/last.ckpt.consolidated", weights_only=True)
+        consolidate(tmp_path / f"runs/{name}/0/checkpoints/last.ckpt", tmp_path / f"{name}.ckpt")
         for name in ("parts", "whole")
     )
-    assert_same_state(one, two)
-
+    assert_same_state(torch.load(one, weights_only=True), torch.load(two, weights_only=True))
+    longer = ("--name=parts", "--data.batch_size=4", "--trainer.max_epochs=3", "--model.backbone.dropout=0.2")
+    run(tmp_path, *longer, f"--ckpt_path={one}")
+    assert last(tmp_path, "parts", "1")["global_step"] == 36
     refused = run(tmp_path, "--name=parts", f"--ckpt_path={shards}", status=2)
     assert "a sharded checkpoint" in refused.err
-    assert "consolidate_checkpoint" in refused.err
+    assert "consolidate(" in refused.err
 
 
 def test_tensors_are_not_cut(tmp_path: Path) -> None:
@@ -78,6 +74,5 @@ def test_a_network_without_values_is_refused() -> None:
 
 
 def test_a_neuron_that_looks_at_its_values_cannot_be_made_on_meta() -> None:
-    with torch.device("meta"), pytest.raises((JellyfitError, RuntimeError)) as caught:
-        backbones.SpikingConvNet((1, 4, 4), 2)
-    assert str(caught.value)
+    with torch.device("meta"), pytest.raises(StateError, match=r"ParametricLIFNode\(w=...\).*Make neurons on the CPU"):
+        neurons.ParametricLIFNode()
