@@ -61,7 +61,7 @@ class InterruptCheckpoint(pl.Callback):
         self.requeued: str | None = None
         self._received = 0  # number of the signal that this process got
         self._agreed = 0  # of that for which all processes stop before the next batch
-        self._random: dict[str, Any] = {}  # the generators before that batch was loaded
+        self._random: dict[str, Any] = {}  # the generators before that batch was loaded, or before validation
         self._requeue_signal = 0
         self._kept = False
         self._previous: dict[int, Any] = {}
@@ -133,7 +133,6 @@ class InterruptCheckpoint(pl.Callback):
             return
         number, self._agreed, self._received = self._agreed, 0, 0
         now = get_rng_state()
-        set_rng_state(self._random)  # loading this batch may have drawn from them
         self._save(trainer)
         trainer.strategy.barrier("InterruptCheckpoint")
         if number == self._requeue_signal and not self._requeue(trainer):
@@ -142,11 +141,16 @@ class InterruptCheckpoint(pl.Callback):
         self._kept = True
         raise KeyboardInterrupt
 
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._random = get_rng_state()
+
     def on_validation_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         if self._received and trainer.world_size == 1 and not self._requeue_signal:
-            self._received = 0
+            self._received = self._agreed = 0
+            self._save(trainer)
+            self._kept = True
             raise KeyboardInterrupt
 
     def _requeue(self, trainer: pl.Trainer) -> bool:
@@ -175,6 +179,7 @@ class InterruptCheckpoint(pl.Callback):
         if not interrupted or self._kept or trainer.state.fn != TrainerFn.FITTING or trainer.global_step == 0:
             return
         if not trainer.sanity_checking:
+            self._random = get_rng_state()
             self._save(trainer)
 
     def _save(self, trainer: pl.Trainer) -> None:
@@ -182,6 +187,7 @@ class InterruptCheckpoint(pl.Callback):
             return
         folder = run_folder(trainer) / CHECKPOINTS if self.folder is None else self.folder
         path = folder / "last.ckpt"
+        set_rng_state(self._random)  # loading a batch may have drawn from them, as may validation
         # not trainer.save_checkpoint: it waits for the other processes, which may be gone
         checkpoint = trainer._checkpoint_connector.dump_checkpoint()
         loop = trainer.fit_loop.epoch_loop
@@ -189,6 +195,8 @@ class InterruptCheckpoint(pl.Callback):
         if batches.ready > batches.completed == batches.started and not loop._should_accumulate():
             # Stopped before a batch: Lightning adds one to its count of steps when it goes on from there.
             checkpoint["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
+        if trainer.validating:
+            rewind_validation(checkpoint["loops"]["fit_loop"])
         trainer.strategy.save_checkpoint(checkpoint, path)
         if trainer.is_global_zero:
             self.saved = path
@@ -198,3 +206,9 @@ class InterruptCheckpoint(pl.Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_previous": {}, "_launcher": None}
+
+
+def rewind_validation(loops: dict[str, Any]) -> None:
+    """In the state of a fit loop: validation has begun, and is to be made from its beginning."""
+    nothing = dict.fromkeys(("ready", "started", "processed", "completed"), 0)
+    loops["epoch_loop.val_loop.batch_progress"].update(total={**nothing, "ready": 1, "started": 1}, current=nothing)

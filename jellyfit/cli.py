@@ -317,6 +317,8 @@ class JellyfitCLI(LightningCLI):
         except RuntimeError as error:
             if "loading state_dict" in str(error):
                 raise ConfigError(_state_dict_message(str(error), self._arguments.ckpt_path)) from error
+            if "were not used in producing the loss" in str(error):
+                raise ConfigError(_unused_message(self.model)) from error
             raise
         finally:
             self._release_run_folder()
@@ -478,6 +480,18 @@ def _condensed(message: str) -> str:
     lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
     reasons = [line for line in lines if not line.startswith(("Given value", "Subtypes", "Errors", "Problem"))]
     return " ".join(reasons[:3]) if reasons else message
+
+
+def _unused_message(model: pl.LightningModule) -> str:
+    """Why DDP waits for gradients that never come."""
+    named = model.named_parameters()
+    names = [name for name, parameter in named if parameter.requires_grad and parameter.grad is None]
+    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return (
+        f"with several processes: the parameters {shown} got no gradient in a step; each process waits for those of "
+        "the others. If used in some steps only: --trainer.strategy=ddp_find_unused_parameters_true (a pass over "
+        "the graph more in each step). If never: take them out, or freeze them (requires_grad_(False))."
+    )
 
 
 def _state_dict_message(message: str, checkpoint: str) -> str:

@@ -25,11 +25,11 @@ from jellyfit.rng import get_rng_state, set_rng_state
 from jellyfit.tasks.resume import (
     KEY,
     counting,
+    end_restart,
     finish_batch,
     finish_epoch,
     restore_processes,
     save_processes,
-    step_plateau_schedulers,
 )
 from jellyfit.tasks.sharded import shard_task
 
@@ -260,7 +260,7 @@ class SpikingTask(pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         self._log_metrics("train")
-        step_plateau_schedulers(self.trainer)
+        end_restart(self.trainer)
 
     def on_validation_epoch_start(self) -> None:
         self._forget("val")

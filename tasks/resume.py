@@ -11,6 +11,7 @@ import torch.distributed
 from lightning.fabric.utilities import move_data_to_device
 from torchmetrics import Metric
 
+from jellyfit.callbacks.interrupt import rewind_validation
 from jellyfit.rng import get_rng_state, set_rng_state
 
 if TYPE_CHECKING:
@@ -102,22 +103,25 @@ def finish_batch(checkpoint: dict[str, Any]) -> None:
         return  # not made in on_train_batch_end
     for part in ("total", "current"):
         batches[part]["completed"] += 1
-    nothing = dict.fromkeys(("ready", "started", "processed", "completed"), 0)
-    loops["epoch_loop.val_loop.batch_progress"].update(total={**nothing, "ready": 1, "started": 1}, current=nothing)
+    rewind_validation(loops)
 
 
 def finish_epoch(trainer: pl.Trainer) -> None:
     """Where an epoch is gone on with behind its last batch and has no validation, go to its end at once."""
     loop = trainer.fit_loop.epoch_loop
+    if not loop.restarted_on_last or not loop._num_ready_batches_reached():
+        return
     if not loop._should_check_val_fx(trainer.fit_loop._data_fetcher):  # type: ignore[arg-type]
         loop.val_loop._has_run = True
+        loop._batches_that_stepped += 1  # which follows validation
 
 
-def step_plateau_schedulers(trainer: pl.Trainer) -> None:
-    """Let ``ReduceLROnPlateau`` step at the end of an epoch that was gone on with.
+def end_restart(trainer: pl.Trainer) -> None:
+    """At the end of an epoch that was gone on with: what follows is a run as any other.
 
-    Lightning leaves that out, as metrics may be missing (which they are behind a validation before the stop).
+    Lightning leaves ``ReduceLROnPlateau`` out there, as metrics may be missing (those of a validation before the stop).
     """
+    trainer.fit_loop.epoch_loop._restarting = False  # done by Lightning only if there was a batch
     plateaus = [config for config in trainer.lr_scheduler_configs if config.reduce_on_plateau]
     if all(config.monitor in trainer.callback_metrics for config in plateaus):
         trainer.fit_loop._restarting = False

@@ -90,17 +90,19 @@ class Vectors(SpikingDataModule):
         size: int = 48,
         draws: bool = False,
         note: str | None = None,
+        per_node: bool = True,
         batch_size: int = 4,
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, num_workers, False, seed)
         self.size, self.draws, self.note = size, draws, note
+        self.prepare_data_per_node = per_node
 
     def prepare_data(self) -> None:
         if self.note is not None:
             with Path(self.note).open("a") as file:
-                file.write(f"{os.environ.get('NODE_RANK', '0')} {os.environ.get('LOCAL_RANK', '0')}\n")
+                file.write(f"node {self.trainer.node_rank} process {self.trainer.local_rank}\n")
 
     def dataset(self, split: str) -> Dataset[Sample]:
         return _Drawn(self.size if split == "train" else 10, self.draws and split == "train")

@@ -62,34 +62,45 @@ def test_a_job_that_cannot_be_queued_again_trains_on(tmp_path: Path) -> None:
     assert metrics(tmp_path, "whole") == metrics(tmp_path, "small", "job-4711")
 
 
-@pytest.mark.slow
-def test_two_tasks_stop_at_the_same_step_when_the_signal_meets_one_of_them(tmp_path: Path) -> None:
-    (tmp_path / "small.yaml").write_text(SMALL)
+def both(folder: Path, *args: object, **environment: str) -> list[Outcome]:
+    """Two tasks of a job, told apart by ``environment`` too: its values hold one for each, as in ``"0 1"``."""
+    (folder / "small.yaml").write_text(SMALL)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
+    started = []
+    for rank in (0, 1):
+        own = {key: value.split()[rank] for key, value in environment.items()}
+        settings = {**slurm(folder, rank, 2), **own, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        command = ("fit", "-c", "small.yaml", "--data.batch_size=2", *args)
+        started.append(start(folder, *command, OMP_NUM_THREADS="1", **settings))
+    return [wait(process) for process in started]
 
-    def both(*args: object) -> list[Outcome]:
-        started = [
-            start(
-                tmp_path, "fit", "-c", "small.yaml", *SETTINGS, "--data.batch_size=2", *args,
-                OMP_NUM_THREADS="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=port, **slurm(tmp_path, rank, 2),
-            )
-            for rank in (0, 1)
-        ]  # fmt: skip
-        return [wait(process) for process in started]
 
-    devices = ("--trainer.devices=2", "--trainer.strategy=ddp")
-    whole = both(*devices, "--name=whole")
+@pytest.mark.slow
+def test_two_tasks_stop_at_the_same_step_when_the_signal_meets_one_of_them(tmp_path: Path) -> None:
+    settings = (*SETTINGS, "--trainer.devices=2", "--trainer.strategy=ddp")
+    whole = both(tmp_path, *settings, "--name=whole")
     assert [outcome.status for outcome in whole] == [0, 0], whole
     stop = callback("SignalAt", step=15, number=int(signal.SIGUSR1), rank=1)
-    stopped = both(*devices, *stop)
+    stopped = both(tmp_path, *settings, *stop)
     assert [outcome.status for outcome in stopped] == [130, 130], stopped
     assert (tmp_path / "scontrol.txt").read_text() == "requeue 4711\n", "by the first task alone"
-    again = both(*devices, *stop)
+    again = both(tmp_path, *settings, *stop)
     assert [outcome.status for outcome in again] == [0, 0], again
     assert_same_state(last(tmp_path, "whole", "job-4711"), last(tmp_path, "small", "job-4711"))
     assert metrics(tmp_path, "whole", "job-4711") == metrics(tmp_path, "small", "job-4711")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("per_node", [True, False])
+def test_data_are_prepared_once_on_each_node_or_once_in_all(tmp_path: Path, per_node: bool) -> None:
+    nodes = {"SLURM_NNODES": "2 2", "SLURM_NODEID": "0 1", "SLURM_LOCALID": "0 0", "SLURM_NTASKS_PER_NODE": "1 1"}
+    settings = ("--trainer.num_nodes=2", "--trainer.strategy=ddp", "--trainer.max_epochs=1")
+    outcomes = both(tmp_path, *settings, "--data.note=note", f"--data.per_node={per_node}", **nodes)
+    assert [outcome.status for outcome in outcomes] == [0, 0], outcomes
+    lines = sorted((tmp_path / "note").read_text().splitlines())
+    assert lines == ["node 0 process 0", "node 1 process 0"][: 2 if per_node else 1]
 
 
 def test_sigterm_saves_as_ctrl_c_does(tmp_path: Path) -> None:
