@@ -13,7 +13,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.fabric.plugins.environments import SLURMEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -175,6 +175,7 @@ class InterruptCheckpoint(pl.Callback):
     # ------------------------------------------------------------ saving
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._previous = {}  # Lightning puts the handlers back
         interrupted = isinstance(exception, (KeyboardInterrupt, SIGTERMException))
         if not interrupted or self._kept or trainer.state.fn != TrainerFn.FITTING or trainer.global_step == 0:
             return

@@ -67,7 +67,7 @@ def shard(net: nn.Module, mesh: DeviceMesh) -> None:
 
     for parameter in whole:
         if parameter.requires_grad:
-            parameter.register_post_accumulate_grad_hook(average)
+            parameter.register_post_accumulate_grad_hook(average)  # type: ignore[no-untyped-call]
 
 
 def consolidate(folder: str | os.PathLike[str], file: str | os.PathLike[str]) -> Path:

@@ -85,6 +85,9 @@ def test_ctrl_c_saves_a_checkpoint_exits_130_and_goes_on_to_the_bit(cli: Cli, tm
 
 
 STEPS = """{"class_path": "torch.optim.lr_scheduler.StepLR", "init_args": {"step_size": 5, "gamma": 0.9}}"""
+SCALER = """{"class_path": "lightning.pytorch.plugins.MixedPrecision", "init_args": {"precision": "16-mixed",
+    "device": "cpu", "scaler": {"class_path": "torch.amp.GradScaler", "init_args":
+    {"device": "cpu", "init_scale": 256.0, "growth_interval": 5}}}}"""
 PLATEAU = """{"class_path": "lightning.pytorch.cli.ReduceLROnPlateau", "init_args":
     {"monitor": "val/loss", "patience": 0, "threshold": 10.0}}"""
 
@@ -99,11 +102,12 @@ PLATEAU = """{"class_path": "lightning.pytorch.cli.ReduceLROnPlateau", "init_arg
         (f"--model.scheduler={PLATEAU}",),
         ("--trainer.accumulate_grad_batches=4",),
         ("--trainer.precision=bf16-mixed", "--model.backbone.dropout=0.3"),
+        (f"--trainer.plugins={SCALER}",),
         ("--trainer.callbacks+=lightning.pytorch.callbacks.EarlyStopping", "--trainer.callbacks.monitor=val/loss"),
         ("--trainer.check_val_every_n_epoch=2",),
         ("--trainer.val_check_interval=5",),
     ],
-    ids=["draws", "worker", "by step", "plateau", "accumulated", "bf16", "early stopping", "val 2", "val 5"],
+    ids=["draws", "worker", "by step", "plateau", "accumulated", "bf16", "scaler", "early stopping", "val 2", "val 5"],
 )
 def test_a_run_stopped_within_an_epoch_ends_as_one_that_was_not(
     cli: Cli, tmp_path: Path, settings: tuple[str, ...]
@@ -119,6 +123,9 @@ def test_a_run_stopped_within_an_epoch_ends_as_one_that_was_not(
         again = cli(*fit, f"--name=at-{step}", "--ckpt_path=last")
         assert again.status == 0, again.err
         runs.assert_same_state(runs.last(tmp_path, "whole"), runs.last(tmp_path, f"at-{step}"))
+        precision = [runs.last(tmp_path, name).get("MixedPrecision") for name in ("whole", f"at-{step}")]
+        assert precision[0] == precision[1]
+        assert (precision[0] is not None) == ("GradScaler" in settings[0]), "the state of the scaler of gradients"
         assert runs.last(tmp_path, "whole")["lr_schedulers"] == runs.last(tmp_path, f"at-{step}")["lr_schedulers"]
         assert runs.metrics(tmp_path, "whole") == runs.metrics(tmp_path, f"at-{step}")
 
