@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from jellyfit.runs import job_run, slurm_job
 from tests.cluster.runs import SMALL, assert_same_state, callback, last, metrics, run
-from tests.conftest import Outcome, start, wait
+from tests.conftest import ROOT, Outcome, start, wait
 
 SETTINGS = ("--model.backbone.dropout=0.3", "--trainer.max_epochs=2")
 
@@ -75,6 +77,29 @@ def both(folder: Path, *args: object, **environment: str) -> list[Outcome]:
         command = ("fit", "-c", "small.yaml", "--data.batch_size=2", *args)
         started.append(start(folder, *command, OMP_NUM_THREADS="1", **settings))
     return [wait(process) for process in started]
+
+
+SRUN = """#!/bin/sh
+# the options of srun itself, then the command
+while [ "${1#--}" != "$1" ]; do shift; done
+exec "$@"
+"""
+
+
+def test_the_batch_script_trains_is_queued_again_and_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text(SMALL)
+    environment = {**os.environ, **slurm(tmp_path), "SLURM_JOB_NUM_NODES": "1", "PYTHONPATH": str(ROOT)}
+    for name, text in (("srun", SRUN), ("jellyfit", f'#!/bin/sh\nexec {sys.executable} -m jellyfit "$@"\n')):
+        program = tmp_path / "bin" / name
+        program.write_text(text)
+        program.chmod(0o755)
+    stop = callback("SignalAt", step=15, number=int(signal.SIGUSR1))
+    command = ["bash", str(ROOT / "examples/slurm/train.sbatch"), "small.yaml", *stop]
+    ended = [subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True) for _ in range(2)]
+    assert [each.returncode for each in ended] == [130, 0], ended
+    assert (tmp_path / "scontrol.txt").read_text() == "requeue 4711\n"
+    assert "job-4711 was started before" in ended[1].stdout
+    assert last(tmp_path, "small", "job-4711")["global_step"] == 36
 
 
 @pytest.mark.slow
