@@ -57,6 +57,7 @@ bench: $(VENV)/.peers ## measure events, neurons, training steps against others 
 	$(BIN)/python benchmarks/events.py --json benchmarks/results/events.json
 	$(BIN)/python benchmarks/loading.py --json benchmarks/results/loading.json
 	$(BIN)/python benchmarks/overhead.py --json benchmarks/results/overhead.json
+	$(BIN)/python benchmarks/scaling.py --json benchmarks/results/scaling.json
 	$(BIN)/python benchmarks/neurons.py --compile --json benchmarks/results/neurons.json
 	$(BIN)/python benchmarks/open_neuromorphic.py --json benchmarks/results/open_neuromorphic.json
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from jellyfit.datamodules.batch import Batch, Gathered, Sample, collate_sequence
 from jellyfit.errors import ConfigError, DataError
 from jellyfit.frames import BatchTransform, FrameTransform
 from jellyfit.progress import track
+from jellyfit.rng import generator_of, seeded_globals
 
 __all__ = ["EventDataModule", "InMemory", "ResumableSampler", "SpikingDataModule"]
 
@@ -64,45 +66,84 @@ class ResumableSampler(DistributedSampler[int]):
         self.size = size
         self.even = even
         self.with_epoch = with_epoch
-        self.start: tuple[int, int] = (0, 0)  # epoch, and samples of this process to pass over in it
+        self.start: tuple[int, int] = (0, 0)  # epoch, and samples of all processes to pass over in it
 
     def __iter__(self) -> Iterator[Any]:
         order = np.arange(self.size)
         if self.shuffle:
             order = np.random.default_rng([self.seed, self.epoch]).permutation(self.size)
-        mine = order[self.rank :: self.num_replicas][: len(self)]
-        epoch, skip = self.start
-        indices: list[int] = mine[skip:].tolist() if epoch == self.epoch else mine.tolist()
+        epoch, done = self.start
+        if epoch == self.epoch:
+            order = order[done:]  # whatever the number of processes was, they had the first of the order
+        mine = order[self.rank :: self.num_replicas][: self.share(len(order))]
+        indices: list[int] = mine.tolist()
         return iter([(self.epoch, index) for index in indices] if self.with_epoch else indices)
 
     def __len__(self) -> int:
-        whole, rest = divmod(self.size, self.num_replicas)
+        return self.share(self.size)
+
+    def share(self, size: int) -> int:
+        """How many of ``size`` samples are this process's."""
+        whole, rest = divmod(size, self.num_replicas)
         return whole if self.even else whole + (self.rank < rest)
 
 
 class _ResumableLoader(DataLoader[Sample]):
     """A training loader whose place in an unfinished epoch Lightning saves in checkpoints and restores from them.
 
-    The place is counted in batches that training has finished with, not in batches loaded ahead.
+    The place is counted in samples of all processes that training has finished with, not in those loaded ahead: it is
+    a place in the epoch's order, also for another number of processes or another batch size.
     """
 
     trainer: pl.Trainer | None = None
+    _begun: tuple[int, int] = (0, 0)  # where an epoch was gone on with: batches, samples of all processes
 
     def state_dict(self) -> dict[str, int]:
-        if self.trainer is None:
+        if self.trainer is None or not isinstance(self.sampler, ResumableSampler):
             return {}
         loop = self.trainer.fit_loop
         # not "completed", which lags behind in on_train_batch_end
         batches = loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
         epoch = loop.epoch_progress.current.processed  # type: ignore[attr-defined]
         if batches >= self.trainer.num_training_batches:  # the next is this one's successor, if it is not counted yet
-            epoch, batches = loop.epoch_progress.current.started, 0  # type: ignore[attr-defined]
-        return {"epoch": int(epoch), "batches": int(batches)}
+            return {"epoch": int(loop.epoch_progress.current.started), "samples": 0}  # type: ignore[attr-defined]
+        before, samples = self._begun if self.sampler.start[0] == epoch else (0, 0)
+        samples += int(batches - before) * (self.batch_size or 1) * self.sampler.num_replicas
+        return {"epoch": int(epoch), "samples": samples}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        if state_dict and isinstance(self.sampler, ResumableSampler):
-            self.sampler.start = (state_dict["epoch"], state_dict["batches"] * (self.batch_size or 1))
-            self.sampler.set_epoch(state_dict["epoch"])  # workers begin to load before Lightning says so
+        if not state_dict or not isinstance(self.sampler, ResumableSampler):
+            return
+        sampler = self.sampler
+        epoch, samples = sampler.start = (state_dict["epoch"], state_dict["samples"])
+        sampler.set_epoch(epoch)  # workers begin to load before Lightning says so
+        if samples and self.trainer is not None:
+            left = math.ceil(sampler.share(sampler.size - samples) / (self.batch_size or 1))
+            self._begun = (len(self) - left, samples)
+            progress = self.trainer.fit_loop.epoch_loop.batch_progress.current
+            # Lightning ends an epoch by its count of batches, which is another one when batches have another size
+            more = self._begun[0] - progress.processed  # type: ignore[attr-defined]
+            for count in ("ready", "started", "processed", "completed"):
+                setattr(progress, count, getattr(progress, count) + more)
+
+
+class _Seeded(Dataset[Sample]):
+    """Samples as a worker loads them: what a dataset draws from the global generators depends on seed, epoch and index.
+
+    So a run that goes on draws what it would have drawn; the state of a worker's generators is in no checkpoint.
+    """
+
+    def __init__(self, samples: Dataset[Sample], seed: int) -> None:
+        self.samples = samples
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.samples)  # type: ignore[arg-type]
+
+    def __getitem__(self, place: tuple[int, int] | int) -> Sample:
+        epoch, index = place if isinstance(place, tuple) else (0, place)  # as under overfit_batches
+        with seeded_globals(generator_of(self.seed, epoch, index)):
+            return self.samples[index]
 
 
 class SpikingDataModule(pl.LightningDataModule):
@@ -193,6 +234,8 @@ class SpikingDataModule(pl.LightningDataModule):
                 f"({processes}). Use at most {size}: --trainer.devices={size}."
             )
         augmented = dataset if isinstance(dataset, Augmented) else None
+        if training and self.num_workers > 0 and augmented is None:
+            dataset = _Seeded(dataset, self.seed)
         sampler = ResumableSampler(
             size,
             shuffle=training,
@@ -200,7 +243,7 @@ class SpikingDataModule(pl.LightningDataModule):
             num_replicas=processes,
             rank=trainer.global_rank if trainer else 0,
             even=training,
-            with_epoch=augmented is not None,
+            with_epoch=isinstance(dataset, Augmented | _Seeded),
         )
         loader = (_ResumableLoader if training else DataLoader)(
             dataset,

@@ -29,7 +29,17 @@ import jellyfit
 from jellyfit.callbacks import InterruptCheckpoint, MetricsCSV, PlainProgress, PredictionsCSV, ProgressBar
 from jellyfit.config_errors import find_mistake, merge_arguments, nearest
 from jellyfit.errors import ConfigError, JellyfitError
-from jellyfit.runs import CHECKPOINTS, PICTURES, find_checkpoint, new_run, next_version, run_of_checkpoint
+from jellyfit.runs import (
+    CHECKPOINTS,
+    PICTURES,
+    find_checkpoint,
+    is_checkpoint,
+    is_sharded,
+    job_run,
+    new_run,
+    next_version,
+    run_of_checkpoint,
+)
 from jellyfit.tasks import SpikingTask
 
 __all__ = ["JellyfitCLI", "run", "run_data"]
@@ -45,6 +55,8 @@ _NOT_FOR_USERS = (
     r".*Be aware that when using `ckpt_path`, callbacks used to create the checkpoint.*",
     r".*Starting from v1\.9\.0, `tensorboardX`.*",
     r".*isinstance\(treespec, LeafSpec\).*",
+    r"FSDP2-wrapped module .* returned a view tensor.*",
+    r"Detected an existing checkpoint in .*, overwriting.*",
 )
 
 
@@ -122,6 +134,7 @@ class JellyfitCLI(LightningCLI):
         arguments = self._arguments
         if arguments.name is None:
             arguments.name = self._default_name()
+        self._go_on_with_job()
         checkpoint = arguments.get("ckpt_path")
         if checkpoint is None:
             return
@@ -135,21 +148,43 @@ class JellyfitCLI(LightningCLI):
         if _first_process():
             self._tell_differences(Path(arguments.ckpt_path))
 
+    def _go_on_with_job(self) -> None:
+        """A cluster job that is started again goes on from its own last checkpoint, whatever it began with."""
+        arguments = self._arguments
+        run_folder = job_run(self._root(), arguments.name)
+        if self.config.subcommand != "fit" or run_folder is None or arguments.trainer.fast_dev_run:
+            return
+        last = run_folder / CHECKPOINTS / "last.ckpt"
+        if is_checkpoint(last):
+            arguments.ckpt_path = str(last)
+            if _first_process():
+                print(f"{run_folder.name} was started before: goes on from {last}", flush=True)
+
+    def _root(self) -> Path:
+        return Path(self._arguments.trainer.default_root_dir or self._arguments.runs)
+
     def _default_name(self) -> str:
         files = self._arguments.get("config") or []
         return Path(str(files[0])).stem if files else "run"
 
     def _tell_differences(self, path: Path) -> None:
-        if path.is_dir():
+        sharded = is_sharded(path)
+        if sharded and "ModelParallel" not in str(self._arguments.trainer.strategy):
+            raise ConfigError(
+                f"--ckpt_path {path}: a sharded checkpoint, for ModelParallelStrategy alone. Make one file of it: "
+                f"python -c \"from jellyfit.sharding import consolidate; consolidate('{path}', 'one.ckpt')\""
+            )
+        if path.is_dir() and not sharded:
             raise ConfigError(f"--ckpt_path {path}: a folder; give the path of a checkpoint file.")
-        if not path.is_file():
+        if not path.exists():
             return
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            file = path / "meta.pt" if sharded else path
+            content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
         except Exception as error:
             reason = str(error).strip().partition("\n")[0]
             raise ConfigError(f"--ckpt_path {path}: not a checkpoint that can be read ({reason}).") from error
-        if not isinstance(content, dict) or "state_dict" not in content:
+        if not isinstance(content, dict) or ("state_dict" not in content and not sharded):
             raise ConfigError(f"--ckpt_path {path}: not a checkpoint of Lightning's; it holds no 'state_dict'.")
         saved = dict(content.get("hyper_parameters") or {})
         saved.pop("_instantiator", None)
@@ -173,6 +208,11 @@ class JellyfitCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         arguments = self._arguments
+        if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun decides how many there are, each time it starts them
+            each = int(os.environ["LOCAL_WORLD_SIZE"])
+            arguments.trainer.num_nodes = int(os.environ["WORLD_SIZE"]) // each
+            if arguments.trainer.devices == "auto":
+                arguments.trainer.devices = each
         if not arguments.trainer.fast_dev_run:
             self.run_folder = self._choose_run_folder()
             loggers = arguments.trainer.logger
@@ -197,17 +237,18 @@ class JellyfitCLI(LightningCLI):
 
     def _choose_run_folder(self) -> Path:
         arguments = self._arguments
-        root = Path(arguments.trainer.default_root_dir or arguments.runs)
+        root = self._root()
         checkpoint = Path(arguments.ckpt_path) if arguments.get("ckpt_path") else None
         same_run = run_of_checkpoint(checkpoint) if checkpoint is not None else None
         if same_run is not None and (self.config.subcommand != "fit" or checkpoint.stem == "last"):  # type: ignore[union-attr]
             return same_run
         if RUN_FOLDER_VARIABLE in os.environ:
             return Path(os.environ[RUN_FOLDER_VARIABLE])
+        of_job = job_run(root, arguments.name) if self.config.subcommand == "fit" else None
         if not _first_process():
-            return next_version(root, arguments.name)  # of another node: it writes nothing
+            return of_job or next_version(root, arguments.name)  # of another node: it writes nothing
         self.made_folder = True
-        folder = new_run(root, arguments.name)
+        folder = new_run(root, arguments.name, of_job)
         os.environ[RUN_FOLDER_VARIABLE] = str(folder)
         return folder
 
@@ -277,6 +318,8 @@ class JellyfitCLI(LightningCLI):
         except RuntimeError as error:
             if "loading state_dict" in str(error):
                 raise ConfigError(_state_dict_message(str(error), self._arguments.ckpt_path)) from error
+            if "were not used in producing the loss" in str(error):
+                raise ConfigError(_unused_message(self.model)) from error
             raise
         finally:
             self._release_run_folder()
@@ -301,6 +344,9 @@ class JellyfitCLI(LightningCLI):
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, InterruptCheckpoint) and callback.saved is not None:
                 again = " ".join(argument for argument in sys.argv[1:] if not argument.startswith("--ckpt_path"))
+                if callback.requeued is not None:
+                    print(f"Saved {callback.saved}. Job {callback.requeued} is queued again and goes on.", flush=True)
+                    continue
                 print(f"Saved {callback.saved}. Go on: jellyfit {again} --ckpt_path last", flush=True)
 
     def _report(self, subcommand: str) -> None:
@@ -438,6 +484,18 @@ def _condensed(message: str) -> str:
     lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
     reasons = [line for line in lines if not line.startswith(("Given value", "Subtypes", "Errors", "Problem"))]
     return " ".join(reasons[:3]) if reasons else message
+
+
+def _unused_message(model: pl.LightningModule) -> str:
+    """Why DDP waits for gradients that never come."""
+    named = model.named_parameters()
+    names = [name for name, parameter in named if parameter.requires_grad and parameter.grad is None]
+    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return (
+        f"with several processes: the parameters {shown} got no gradient in a step; each process waits for those of "
+        "the others. If used in some steps only: --trainer.strategy=ddp_find_unused_parameters_true (a pass over "
+        "the graph more in each step). If never: take them out, or freeze them (requires_grad_(False))."
+    )
 
 
 def _state_dict_message(message: str, checkpoint: str) -> str:

@@ -1,17 +1,78 @@
-"""Run folders: ``runs/NAME/VERSION/`` holds a run's config, checkpoints, metrics and pictures."""
+"""Run folders: ``runs/NAME/VERSION/`` holds a run's config, checkpoints, metrics and pictures.
+
+On a cluster the job names it, ``runs/NAME/job-ID/``: a job that is started again goes on in its folder.
+"""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from jellyfit.errors import ConfigError
 
-__all__ = ["CHECKPOINTS", "PICTURES", "find_checkpoint", "new_run", "next_version", "run_of_checkpoint"]
+__all__ = [
+    "CHECKPOINTS",
+    "PICTURES",
+    "find_checkpoint",
+    "is_checkpoint",
+    "is_sharded",
+    "job_run",
+    "new_run",
+    "next_version",
+    "run_of_checkpoint",
+    "slurm_job",
+]
 
 CHECKPOINTS = "checkpoints"
 """Folder in a run folder."""
 PICTURES = "pictures"
 """Folder in a run folder."""
+
+
+JOB = "job-"
+
+
+def slurm_job() -> str | None:
+    """Number of the SLURM job that this process is part of (``123``, of an array ``123_4``), else ``None``.
+
+    Shells inside a job (``srun --pty bash``) count as none, as for Lightning.
+
+    Examples:
+        >>> from jellyfit.runs import slurm_job
+        >>> job = slurm_job()
+        >>> job is None or job[0].isdigit()
+        True
+    """
+    if "SLURM_NTASKS" not in os.environ or os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive"):
+        return None
+    if "SLURM_ARRAY_JOB_ID" in os.environ:
+        return f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ.get('SLURM_ARRAY_TASK_ID', '0')}"
+    return os.environ.get("SLURM_JOB_ID")
+
+
+def job_run(root: Path, name: str) -> Path | None:
+    """The run folder of the cluster job that this process is part of; ``None`` outside of jobs. It is not made.
+
+    It is the same on every node, and when the job is started again: ``root/name/job-ID``, where ID is torchrun's
+    ``--rdzv-id``, or SLURM's number of the job (and behind it that of the step, of a second ``srun`` in one script).
+    """
+    run = os.environ.get("TORCHELASTIC_RUN_ID", "none")
+    if run != "none":
+        return root / name / f"{JOB}{run}"
+    job, step = slurm_job(), os.environ.get("SLURM_STEP_ID", "0")
+    if job is None:
+        return None
+    return root / name / (f"{JOB}{job}" if step == "0" else f"{JOB}{job}.{step}")
+
+
+def is_sharded(path: Path) -> bool:
+    """Whether ``path`` is a sharded checkpoint: a folder with a file of every process."""
+    return (path / "meta.pt").is_file()
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether there is a checkpoint at ``path``: a file, or a folder of shards."""
+    return path.is_file() or is_sharded(path)
 
 
 def _versions(folder: Path) -> list[int]:
@@ -26,13 +87,21 @@ def next_version(root: Path, name: str) -> Path:
     return root / name / str(versions[-1] + 1 if versions else 0)
 
 
-def new_run(root: Path, name: str) -> Path:
+def new_run(root: Path, name: str, folder: Path | None = None) -> Path:
     """Make the folder of a new run, ``root/name/VERSION``; two processes never get the same one.
+
+    Args:
+        root: where runs lie.
+        name: of the run.
+        folder: make this one in its place, if it is not there (see :func:`job_run`).
 
     Raises:
         ConfigError: the folder cannot be written.
     """
     try:
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            return folder
         (root / name).mkdir(parents=True, exist_ok=True)
         while True:
             folder = next_version(root, name)
@@ -53,10 +122,11 @@ def find_checkpoint(root: Path, name: str, which: str) -> Path:
     Raises:
         ConfigError: there is none; the message says what was looked for and which runs exist.
     """
-    for version in reversed(_versions(root / name)):
-        path = root / name / str(version) / CHECKPOINTS / f"{which}.ckpt"
-        if path.is_file():
-            return path
+    runs = [root / name / str(version) for version in _versions(root / name)]
+    jobs = list((root / name).glob(f"{JOB}*"))
+    found = [path for run in [*runs, *jobs] if is_checkpoint(path := run / CHECKPOINTS / f"{which}.ckpt")]
+    if found:
+        return max(found, key=lambda path: path.stat().st_mtime) if jobs else found[-1]
     others = sorted(entry.name for entry in root.iterdir() if entry.is_dir()) if root.is_dir() else []
     hint = f" Runs under {root}: {', '.join(others)}; choose one with --name." if others else ""
     raise ConfigError(

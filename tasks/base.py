@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import lightning.pytorch as pl
 import torch
-from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -25,7 +24,17 @@ from jellyfit.metrics import SUM_DTYPE, FiringRateMeter, WeightedMean
 from jellyfit.parameter_groups import ParameterGroups
 from jellyfit.rng import get_rng_state, set_rng_state
 from jellyfit.tasks.layer_sync import keep_step_modes
+from jellyfit.tasks.resume import (
+    KEY,
+    counting,
+    end_restart,
+    finish_batch,
+    finish_epoch,
+    restore_processes,
+    save_processes,
+)
 from jellyfit.tasks.running import run_backbone
+from jellyfit.tasks.sharded import shard_task
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -225,6 +234,11 @@ class SpikingTask(pl.LightningModule):
             scheduler["monitor"] = getattr(scheduler["scheduler"], "monitor", self.monitor)
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
+    def configure_model(self) -> None:
+        """Share the network out among the processes where the strategy is Lightning's ``ModelParallelStrategy``."""
+        if self.device_mesh is not None:
+            shard_task(self, self.device_mesh)
+
     # ------------------------------------------------------------ stages
 
     def metrics_of(self, stage: str) -> dict[str, Metric]:
@@ -264,7 +278,7 @@ class SpikingTask(pl.LightningModule):
 
     def _forget(self, stage: str) -> None:
         """Count from nothing, also after a run that ended in the middle of an epoch."""
-        for _, metric in self._counting(stage):
+        for _, metric in counting(self, stage):
             metric.reset()
 
     def _log_metrics(self, stage: str) -> None:
@@ -286,6 +300,7 @@ class SpikingTask(pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         self._log_metrics("train")
+        end_restart(self.trainer)
 
     def on_validation_epoch_start(self) -> None:
         self._forget("val")
@@ -343,34 +358,20 @@ class SpikingTask(pl.LightningModule):
     # ------------------------------------------------------------ exact resume
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["jellyfit_rng"] = get_rng_state()
-        checkpoint["jellyfit_counted"] = {
-            name: {"updates": metric.update_count, "state": metric.metric_state}
-            for name, metric in self._counting("train")
-            if metric.update_called
-        }
+        save_processes(self, checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._to_restore = {key: checkpoint.get(key) for key in ("jellyfit_rng", "jellyfit_counted")}
+        self._to_restore = checkpoint.get(KEY)
+        finish_batch(checkpoint)
 
     def on_train_start(self) -> None:
-        restore, self._to_restore = self._to_restore or {}, None
-        if restore.get("jellyfit_rng"):
-            set_rng_state(restore["jellyfit_rng"], self.global_rank)
-        # what an unfinished epoch has counted so far goes on where it was saved, on the first process
-        counted = restore.get("jellyfit_counted") or {}
+        saved, self._to_restore = self._to_restore, None
         self._forget("train")
-        for name, metric in self._counting("train"):
-            if name in counted:
-                metric._update_count = counted[name]["updates"]  # on all: they must agree on what was updated
-                for key, value in counted[name]["state"].items() if self.global_rank == 0 else ():
-                    setattr(metric, key, move_data_to_device(value, self.device))
-
-    def _counting(self, stage: str) -> Iterator[tuple[str, Metric]]:
-        """Everything that counts over an epoch of ``stage``, by its dotted name."""
-        for name, module in self.named_modules():
-            if isinstance(module, Metric) and name.startswith((f"stage_losses.{stage}_", f"stage_metrics.{stage}_")):
-                yield name, module
+        if saved:
+            restore_processes(self, saved)
+            finish_epoch(self.trainer)
+        elif self.global_rank:  # all were seeded alike: every process shall draw masks and spikes of its own
+            set_rng_state(get_rng_state(), self.global_rank)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_trainer": None, "_fabric": None}

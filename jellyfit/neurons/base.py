@@ -508,6 +508,7 @@ class BaseNode(MemoryModule):
         Raises:
             InputTypeError: not a number or floating-point tensor.
             InputError: NaN, infinite or not above the bound.
+            StateError: a tensor on the meta device.
         """
         if name not in self._values:
             self._values.append(name)
@@ -520,6 +521,11 @@ class BaseNode(MemoryModule):
         if isinstance(value, Tensor):
             if not value.is_floating_point():
                 raise InputTypeError(f"{where}: dtype {value.dtype}; expected a floating-point tensor. Use .float().")
+            if value.is_meta:
+                raise StateError(
+                    f"{type(self).__name__}({name}=...): a tensor on the meta device has no values, and they are "
+                    "looked at here. Make neurons on the CPU, and move or shard the network then."
+                )
             bad = not bool(torch.isfinite(value).all()) or (above is not None and not bool((value > above).all()))
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
             value = float(value)

@@ -120,7 +120,7 @@ def test_an_epoch_gone_on_with_in_its_middle_is_the_same() -> None:
     whole = epochs(build(**ALL))
     data = build(**ALL, num_workers=1)
     loader = data.train_dataloader()
-    loader.load_state_dict({"epoch": 1, "batches": 1})  # type: ignore[attr-defined]
+    loader.load_state_dict({"epoch": 1, "samples": data.batch_size})  # type: ignore[attr-defined]
     loader.sampler.set_epoch(1)  # type: ignore[attr-defined]
     assert_equal(list(loader), whole[1][1:])
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from jellyfit.callbacks import read_metrics
+from tests.cluster import runs
 from tests.conftest import CONFIGS, Outcome, start, wait
 
 TWO = ("--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp")
@@ -115,3 +118,48 @@ def test_fewer_samples_than_processes_are_refused(tmp_path: Path) -> None:
     outcome = wait(start(tmp_path, "fit", "-c", "mine.yaml", *TWO, OMP_NUM_THREADS="1"))
     assert outcome.status == 1
     assert "Frames: the val split holds 1 samples, fewer than there are processes (2)" in outcome.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_two_processes_learn_what_one_with_the_joint_batch_learns(tmp_path: Path, accumulate: int) -> None:
+    """46 samples: the last batch of each process has 3 in place of 4, the joint one 6 in place of 8."""
+    settings = ("--data.size=46", f"--trainer.accumulate_grad_batches={accumulate}")
+    runs.run(tmp_path, *settings, "--data.batch_size=8", "--name=one", *runs.callback("Losses", folder="one"))
+    two = ("--data.batch_size=4", "--name=two", *runs.TWO)
+    runs.run(tmp_path, *settings, *two, *runs.callback("Losses", folder="two"))
+    one, two_ = (runs.losses(tmp_path / name) for name in ("one", "two"))
+    assert len(one) == 18
+    assert two_ == pytest.approx(one, rel=1e-5)
+    assert one[-1] < one[0], "it learns"
+    weights = runs.last(tmp_path, "two")["state_dict"]
+    for name, tensor in runs.last(tmp_path, "one")["state_dict"].items():
+        torch.testing.assert_close(weights[name], tensor, rtol=1e-5, atol=1e-6, msg=name)
+    for first, second in zip(runs.rows(tmp_path, "one"), runs.rows(tmp_path, "two"), strict=True):
+        assert second == pytest.approx(first, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_states_are_each_processes_own_and_only_batch_norm_is_sent_around(tmp_path: Path) -> None:
+    carry = ("--model.backbone.norm=true", "--trainer.max_epochs=1")
+    runs.run(tmp_path, *carry, *runs.TWO, *runs.callback("States"))
+    first, second = (json.loads((tmp_path / f"states-{rank}.json").read_text()) for rank in (0, 1))
+    names = {name.rpartition(".")[2] for name in first["buffers"]}
+    assert names == {"running_mean", "running_var", "num_batches_tracked"}
+    assert first["v"] != second["v"]
+    assert len(first["v"]) == 4 * 16
+
+
+@pytest.mark.slow
+def test_parameters_without_gradients_are_named(tmp_path: Path) -> None:
+    unused = ("--model.backbone.unused=true", "--trainer.max_epochs=1")
+    outcome = runs.run(tmp_path, *unused, *runs.TWO, status=2)
+    assert "backbone.spare.weight, backbone.spare.bias got no gradient in a step" in outcome.err
+    assert "--trainer.strategy=ddp_find_unused_parameters_true" in outcome.err
+    runs.run(tmp_path, *unused, *runs.TWO, "--trainer.strategy=ddp_find_unused_parameters_true")
+
+
+@pytest.mark.slow
+def test_data_are_prepared_by_one_of_two_processes(tmp_path: Path) -> None:
+    runs.run(tmp_path, *runs.TWO, "--trainer.max_epochs=1", "--data.note=note")
+    assert (tmp_path / "note").read_text() == "node 0 process 0\n"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import time
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -18,6 +16,7 @@ from jellyfit.callbacks import read_metrics
 from jellyfit.datamodules import EventDataModule
 from jellyfit.neurons import LIFNode
 from jellyfit.tasks import ClassificationTask
+from tests.cluster import runs
 from tests.conftest import CONFIGS, Cli, start, wait
 
 # Random everywhere: a Poisson encoder draws in training and validation, the order of samples changes every epoch.
@@ -67,30 +66,96 @@ def test_resuming_from_the_best_checkpoint_starts_a_new_run_folder(cli: Cli, tmp
 
 
 def test_ctrl_c_saves_a_checkpoint_exits_130_and_goes_on_to_the_bit(cli: Cli, tmp_path: Path) -> None:
-    settings = (*SETTINGS, "--model.T=100", "--data.batch_size=4")
-    process = start(tmp_path, "fit", *settings, "--name=stopped", "--trainer.max_epochs=3")
-    metrics = tmp_path / "runs/stopped/0/metrics.csv"
-    deadline = time.monotonic() + 120
-    while not metrics.is_file() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    time.sleep(0.3)  # somewhere inside the second epoch
-    process.send_signal(signal.SIGINT)
+    settings = (*SETTINGS, "--trainer.max_epochs=3")  # of 32 steps
+    process = start(tmp_path, "fit", *settings, "--name=stopped", *runs.callback("SignalAt", step=42))
     outcome = wait(process)
     assert outcome.status == 130, outcome
     assert "Saved runs/stopped/0/checkpoints/last.ckpt. Go on: jellyfit fit" in outcome.out
     assert "Traceback" not in outcome.err
     state = torch.load(tmp_path / "runs/stopped/0/checkpoints/last.ckpt", weights_only=True)
-    done = state["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]["completed"]
-    assert state["epoch"] in (1, 2)
-    assert 0 < done < 250, "this test is about the middle of an epoch"
+    assert (state["epoch"], state["global_step"]) == (1, 43), "in the middle of an epoch"
 
-    assert cli("fit", *settings, "--name=stopped", "--trainer.max_epochs=3", "--ckpt_path=last").status == 0
-    assert cli("fit", *settings, "--name=whole", "--trainer.max_epochs=3").status == 0
+    assert cli("fit", *settings, "--name=stopped", "--ckpt_path=last").status == 0
+    assert cli("fit", *settings, "--name=whole").status == 0
     assert_same_weights(
         tmp_path / "runs/whole/0/checkpoints/last.ckpt", tmp_path / "runs/stopped/0/checkpoints/last.ckpt"
     )
     stopped, whole = (tmp_path / f"runs/{name}/0/metrics.csv" for name in ("stopped", "whole"))
     assert stopped.read_text() == whole.read_text(), "the training loss is that of the whole epoch"
+
+
+STEPS = """{"class_path": "torch.optim.lr_scheduler.StepLR", "init_args": {"step_size": 5, "gamma": 0.9}}"""
+SCALER = """{"class_path": "lightning.pytorch.plugins.MixedPrecision", "init_args": {"precision": "16-mixed",
+    "device": "cpu", "scaler": {"class_path": "torch.amp.GradScaler", "init_args":
+    {"device": "cpu", "init_scale": 256.0, "growth_interval": 5}}}}"""
+PLATEAU = """{"class_path": "lightning.pytorch.cli.ReduceLROnPlateau", "init_args":
+    {"monitor": "val/loss", "patience": 0, "threshold": 10.0}}"""
+
+
+@pytest.mark.filterwarnings("error", "ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("--model.backbone.dropout=0.3", "--data.draws=true"),
+        ("--model.backbone.dropout=0.3", "--data.draws=true", "--data.num_workers=1"),
+        (f"--model.scheduler={STEPS}", "--model.scheduler_interval=step"),
+        (f"--model.scheduler={PLATEAU}",),
+        ("--trainer.accumulate_grad_batches=4",),
+        ("--trainer.precision=bf16-mixed", "--model.backbone.dropout=0.3"),
+        (f"--trainer.plugins={SCALER}",),
+        ("--trainer.callbacks+=lightning.pytorch.callbacks.EarlyStopping", "--trainer.callbacks.monitor=val/loss"),
+        ("--trainer.check_val_every_n_epoch=2",),
+        ("--trainer.val_check_interval=5",),
+    ],
+    ids=["draws", "worker", "by step", "plateau", "accumulated", "bf16", "scaler", "early stopping", "val 2", "val 5"],
+)
+def test_a_run_stopped_within_an_epoch_ends_as_one_that_was_not(
+    cli: Cli, tmp_path: Path, settings: tuple[str, ...]
+) -> None:
+    (tmp_path / "small.yaml").write_text(runs.SMALL)
+    fit = ("fit", "-c", "small.yaml", *settings)
+    assert cli(*fit, "--name=whole").status == 0
+    for step in (14, 23):  # in the middle of the second epoch, and in its last batch
+        stop = runs.callback("SignalAt", step=step, once=f"sent-{step}")
+        stopped = cli(*fit, f"--name=at-{step}", *stop)
+        assert stopped.status == 130, stopped
+        assert runs.last(tmp_path, f"at-{step}")["global_step"] < runs.last(tmp_path, "whole")["global_step"]
+        again = cli(*fit, f"--name=at-{step}", "--ckpt_path=last")
+        assert again.status == 0, again.err
+        runs.assert_same_state(runs.last(tmp_path, "whole"), runs.last(tmp_path, f"at-{step}"))
+        precision = [runs.last(tmp_path, name).get("MixedPrecision") for name in ("whole", f"at-{step}")]
+        assert precision[0] == precision[1]
+        assert (precision[0] is not None) == ("GradScaler" in settings[0]), "the state of the scaler of gradients"
+        assert runs.last(tmp_path, "whole")["lr_schedulers"] == runs.last(tmp_path, f"at-{step}")["lr_schedulers"]
+        assert runs.metrics(tmp_path, "whole") == runs.metrics(tmp_path, f"at-{step}")
+
+
+def test_a_run_stopped_in_validation_ends_as_one_that_was_not(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text(runs.SMALL)
+    fit = ("fit", "-c", "small.yaml", "--model.backbone.dropout=0.3", "--data.batch_size=4")
+    assert cli(*fit, "--name=whole").status == 0
+    assert cli(*fit, "--name=parts", *runs.callback("SignalAt", step=1, validation="true")).status == 130
+    assert cli(*fit, "--name=parts", "--ckpt_path=last").status == 0
+    runs.assert_same_state(runs.last(tmp_path, "whole"), runs.last(tmp_path, "parts"))
+    assert runs.metrics(tmp_path, "whole") == runs.metrics(tmp_path, "parts")
+
+
+@pytest.mark.parametrize("validation", ["--trainer.check_val_every_n_epoch=1", "--trainer.check_val_every_n_epoch=2"])
+def test_a_checkpoint_of_the_last_step_of_an_epoch_goes_on_with_its_end(
+    cli: Cli, tmp_path: Path, validation: str
+) -> None:
+    (tmp_path / "small.yaml").write_text(runs.SMALL)
+    every = ("--trainer.callbacks+=lightning.pytorch.callbacks.ModelCheckpoint", "--trainer.callbacks.save_top_k=-1")
+    every = (*every, "--trainer.callbacks.every_n_train_steps=12", "--trainer.callbacks.filename={step}")
+    fit = ("fit", "-c", "small.yaml", *every, "--model.backbone.dropout=0.3", validation)  # 12 steps an epoch
+    assert cli(*fit, "--name=whole", "--trainer.callbacks.dirpath=whole").status == 0
+    for step in (12, 24):
+        again = (f"--name=from-{step}", "--trainer.callbacks.dirpath=parts", f"--ckpt_path=whole/step={step}.ckpt")
+        assert cli(*fit, *again).status == 0
+        assert_same_weights(tmp_path / "whole/step=36.ckpt", tmp_path / "parts/step=36.ckpt")
+        whole, parts = runs.rows(tmp_path, "whole"), runs.rows(tmp_path, f"from-{step}")
+        assert parts == whole[-len(parts) :]
+        assert len(parts) == 3 - (step // 12 - 1), "the end of the epoch of the checkpoint is made up for"
 
 
 def test_going_on_from_a_checkpoint_of_every_few_steps(cli: Cli, tmp_path: Path) -> None:
