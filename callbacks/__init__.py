@@ -1,4 +1,4 @@
-"""Callbacks and loggers: progress, pictures, predictions, and checkpoints when a run is interrupted."""
+"""Callbacks and loggers: progress, pictures, predictions, profiles, and checkpoints when a run is interrupted."""
 
 from jellyfit.callbacks.folders import run_folder, save_picture
 from jellyfit.callbacks.interrupt import InterruptCheckpoint
@@ -6,6 +6,7 @@ from jellyfit.callbacks.loggers import MetricsCSV, read_metrics
 from jellyfit.callbacks.predictions import PredictionsCSV
 from jellyfit.callbacks.progress import PlainProgress, ProgressBar
 from jellyfit.callbacks.spike_pictures import SpikePictures
+from jellyfit.callbacks.step_profile import StepProfile
 
 __all__ = [
     "InterruptCheckpoint",
@@ -14,6 +15,7 @@ __all__ = [
     "PredictionsCSV",
     "ProgressBar",
     "SpikePictures",
+    "StepProfile",
     "read_metrics",
     "run_folder",
     "save_picture",

@@ -23,6 +23,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils.hooks import RemovableHandle
 
+from jellyfit.errors import ConfigError
 from jellyfit.neurons import BaseNode
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ class LayerTimes:
             would change) operations are told apart by their names alone.
 
     Raises:
-        RuntimeError: another profiler of torch's is at work.
+        ConfigError: another profiler of torch's is at work: it has one at a time.
 
     Examples:
         >>> import torch
@@ -126,6 +127,10 @@ class LayerTimes:
         self._profiler = torch.profiler.profile(activities=activities, acc_events=True)
 
     def __enter__(self) -> Self:
+        if torch.autograd._profiler_enabled():
+            raise ConfigError(
+                "LayerTimes: another profiler of torch's is at work. Stop it first: there is one at a time."
+            )
         with _without_chatter():
             self._profiler.__enter__()
         if self.hooks:
