@@ -112,7 +112,7 @@ class StepProfile(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._forget()
-        if self._behind not in trainer.callbacks:
+        if self._behind not in trainer.callbacks:  # type: ignore[attr-defined]
             trainer.callbacks.append(self._behind)  # type: ignore[attr-defined]
         if pl_module.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(pl_module.device)
@@ -174,7 +174,7 @@ class StepProfile(pl.Callback):
             self._tell(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._behind in trainer.callbacks:
+        if self._behind in trainer.callbacks:  # type: ignore[attr-defined]
             trainer.callbacks.remove(self._behind)  # type: ignore[attr-defined]
         self._tell(trainer, pl_module)
 

@@ -11,12 +11,14 @@ import resource
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch._C._autograd import DeviceType
 from torch.autograd.profiler import record_function
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
@@ -62,6 +64,10 @@ def peak_memory(device: torch.device) -> int:
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    with suppress(OSError):  # Linux: unlike getrusage, it does not begin with what the parent process had
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
@@ -127,12 +133,12 @@ class LayerTimes:
         self._profiler = torch.profiler.profile(activities=activities, acc_events=True)
 
     def __enter__(self) -> Self:
-        if torch.autograd._profiler_enabled():
+        if torch.autograd._profiler_enabled():  # type: ignore[attr-defined]
             raise ConfigError(
                 "LayerTimes: another profiler of torch's is at work. Stop it first: there is one at a time."
             )
         with _without_chatter():
-            self._profiler.__enter__()
+            self._profiler.__enter__()  # type: ignore[no-untyped-call]
         if self.hooks:
             self._handles = [
                 register_module_forward_pre_hook(self._before),
@@ -150,15 +156,15 @@ class LayerTimes:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         with _without_chatter():
-            self._profiler.__exit__(kind, error, traceback)
+            self._profiler.__exit__(kind, error, traceback)  # type: ignore[no-untyped-call]
         if error is None:
-            self.seconds = self._sum(self._profiler.events() or ())
+            self.seconds = self._sum(self._profiler.events() or ())  # type: ignore[no-untyped-call]
 
     def _before(self, module: nn.Module, inputs: Any) -> None:
         kind = next((kind for kind, classes in _CLASSES if isinstance(module, classes)), None)
         if kind is not None:
             scope = record_function(_PREFIX + kind)
-            scope.__enter__()
+            scope.__enter__()  # type: ignore[no-untyped-call]
             self._open.append((module, scope))
 
     def _behind(self, module: nn.Module, inputs: Any, output: Any) -> None:
@@ -166,7 +172,7 @@ class LayerTimes:
             self._open.pop()[1].__exit__(None, None, None)
 
     def _sum(self, events: Iterable[Any]) -> dict[str, float]:
-        events = [event for event in events if event.device_type == torch.autograd.DeviceType.CPU]
+        events = [event for event in events if event.device_type == DeviceType.CPU]
         kinds: dict[int, str | None] = {}
         forward: dict[int, str] = {}  # kind of the operation that backward nodes with this number belong to
 
