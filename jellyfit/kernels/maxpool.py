@@ -126,7 +126,7 @@ def max_halved(x: Tensor) -> Tensor:
         >>> max_halved(x).flatten().tolist() if can_halve(x) else [5.0, 7.0, 13.0, 15.0]
         [5.0, 7.0, 13.0, 15.0]
     """
-    return _Halve.apply(x)  # type: ignore[no-any-return, no-untyped-call]
+    return _MaxPool.apply(x)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def _run(which: int, x: Tensor, y: Tensor, window: Tensor) -> None:
@@ -138,7 +138,7 @@ def _run(which: int, x: Tensor, y: Tensor, window: Tensor) -> None:
     kernels[which](pack("7q", planes, height, width, threads, x.data_ptr(), y.data_ptr(), window.data_ptr()))
 
 
-class _Halve(torch.autograd.Function):
+class _MaxPool(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         y = x.new_empty(*x.shape[:2], x.shape[2] // 2, x.shape[3] // 2)
