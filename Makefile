@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 
-.PHONY: help digits test lint format bench gpu docs migrating clean
+.PHONY: help digits test lint format bench accuracy gpu docs migrating clean
 .DEFAULT_GOAL := help
 
 help: ## say what there is
@@ -60,6 +60,10 @@ bench: $(VENV)/.peers ## measure events, neurons, training steps against others 
 	$(BIN)/python benchmarks/scaling.py --json benchmarks/results/scaling.json
 	$(BIN)/python benchmarks/neurons.py --compile --json benchmarks/results/neurons.json
 	$(BIN)/python benchmarks/open_neuromorphic.py --json benchmarks/results/open_neuromorphic.json
+	$(BIN)/python benchmarks/training.py --json benchmarks/results/training.json
+
+accuracy: $(VENV)/.base ## train three networks on the digits events, and write their accuracies into README
+	$(BIN)/python benchmarks/accuracy.py
 
 # CuPy for the CUDA version that torch was built with.
 $(VENV)/.gpu: $(VENV)/.dev

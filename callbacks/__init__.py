@@ -1,4 +1,4 @@
-"""Callbacks and loggers: progress, pictures, predictions, averages of weights, checkpoints of interrupted runs."""
+"""Callbacks and loggers: progress, pictures, predictions, profiles, averages of weights, interrupted runs."""
 
 from jellyfit.callbacks.ema import EMAWeights
 from jellyfit.callbacks.folders import run_folder, save_picture, save_table
@@ -7,6 +7,7 @@ from jellyfit.callbacks.loggers import MetricsCSV, read_metrics
 from jellyfit.callbacks.predictions import PredictionsCSV
 from jellyfit.callbacks.progress import PlainProgress, ProgressBar
 from jellyfit.callbacks.spike_pictures import SpikePictures
+from jellyfit.callbacks.step_profile import StepProfile
 
 __all__ = [
     "EMAWeights",
@@ -16,6 +17,7 @@ __all__ = [
     "PredictionsCSV",
     "ProgressBar",
     "SpikePictures",
+    "StepProfile",
     "read_metrics",
     "run_folder",
     "save_picture",

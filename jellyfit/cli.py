@@ -29,6 +29,7 @@ import jellyfit
 from jellyfit.callbacks import InterruptCheckpoint, MetricsCSV, PlainProgress, PredictionsCSV, ProgressBar
 from jellyfit.config_errors import find_mistake, merge_arguments, nearest
 from jellyfit.errors import ConfigError, JellyfitError
+from jellyfit.memory import keep_freed_memory
 from jellyfit.runs import (
     CHECKPOINTS,
     PICTURES,
@@ -387,6 +388,7 @@ def run(verb: str, arguments: Sequence[str]) -> None:
     """
     arguments = _find_bundled_configs(arguments)
     sys.argv = [sys.argv[0], verb, *arguments]
+    keep_freed_memory()
     try:
         JellyfitCLI()
     except _UsageError as error:

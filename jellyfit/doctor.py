@@ -16,7 +16,7 @@ import jellyfit
 from jellyfit import native
 from jellyfit.kernels import backend_status
 
-__all__ = ["report"]
+__all__ = ["has_fast_bfloat16", "report", "slow_precision"]
 
 _NEEDED = (
     "torch",
@@ -48,6 +48,44 @@ def _version(*names: str) -> str | None:
     return None
 
 
+def has_fast_bfloat16() -> bool:
+    """Whether this machine's processor computes in bfloat16 by itself; where that cannot be found out, ``True``.
+
+    Examples:
+        >>> from jellyfit.doctor import has_fast_bfloat16
+        >>> has_fast_bfloat16() in (True, False)
+        True
+    """
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+    except OSError:
+        return True
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
+
+
+def slow_precision(precision: str, device: torch.device) -> str | None:
+    """What to tell who trains with ``precision`` on ``device``, where that is a trap; else ``None``.
+
+    Without instructions of its own for bfloat16 a processor can be 20 times slower in it than in float32.
+
+    Args:
+        precision: as Lightning's Trainer names it, for example ``"bf16-mixed"``.
+        device: where the network is.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit.doctor import slow_precision
+        >>> slow_precision("32-true", torch.device("cpu")) is None
+        True
+    """
+    if device.type != "cpu" or not precision.startswith("bf16") or has_fast_bfloat16():
+        return None
+    return (
+        f"trainer.precision={precision}: this processor has no instructions for bfloat16 (avx512_bf16), and may be 20 "
+        "times slower with it. Use trainer.precision=32-true here."
+    )
+
+
 def report() -> str:
     """The whole report as text, a line a fact."""
     lines = [f"jellyfit {jellyfit.__version__}  Python {platform.python_version()}  {platform.platform()}", ""]
@@ -56,6 +94,7 @@ def report() -> str:
     for name, (packages, purpose) in _EXTRAS.items():
         lines.append(f"  {name:<14}{_version(*packages) or f'not installed ({purpose})'}")
     lines += ["", "Devices", f"  {'cpu':<14}{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads"]
+    lines.append(f"  {'bfloat16':<14}{'fast' if has_fast_bfloat16() else 'slow on this processor: train in float32'}")
     if torch.cuda.is_available():
         for i in range(torch.cuda.device_count()):
             properties = torch.cuda.get_device_properties(i)

@@ -154,3 +154,58 @@ def test_the_benchmark_of_loading_looks_at_samples_epochs_and_memory(tmp_path: P
     grown = figures["memory"]
     assert grown["grown_megabytes"] < grown["file_megabytes"] / 2, "a recording is not held as a whole"
     assert "one epoch" in table
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_training_steps_compares_nets_before_it_times_them(tmp_path: Path) -> None:
+    figures, table = run(
+        "training.py", tmp_path, "--quick", "--only", "nets", "memory", "profile", "--threads", "1", "--without",
+        "snnTorch", "Norse",
+    )  # fmt: skip
+    assert_sound(figures)
+    (net,) = figures["nets"]
+    peers = [name for name, version in figures["libraries"].items() if version and name == "SpikingJelly"]
+    assert list(net["times_jellyfit"]) == ["eager", *peers]
+    assert [check["check"] for check in figures["checks"]] == [f"{name} and jellyfit" for name in ("eager", *peers)]
+    assert figures["memory"][0]["mib"]["jellyfit"] > 0
+    shares = figures["profile"][0]["percent"]
+    assert sum(shares.values()) == pytest.approx(100)
+    assert min(shares["neurons"], shares["convolutions"], shares["optimizer"]) > 0
+    assert "PLIF-Net small" in table
+
+
+def test_the_table_of_accuracies_is_what_was_measured() -> None:
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        import accuracy
+    finally:
+        sys.path.remove(str(ROOT / "benchmarks"))
+    figures = json.loads((ROOT / "benchmarks/results/accuracy.json").read_text())
+    readme = (ROOT / "README.md").read_text()
+    assert accuracy.rewrite(readme, figures) == readme
+    assert [row["config"] for row in figures["rows"]] == list(accuracy.CONFIGS)
+    (plif,) = [row for row in figures["rows"] if row["backbone"] == "PLIFNet"]
+    assert plif["test_accuracy"] >= 0.93
+    figures["rows"][0]["test_accuracy"] = 0.1234
+    changed = accuracy.rewrite(readme, figures)
+    assert "| 12.3 % |" in changed
+    assert changed.split(accuracy.BEGIN)[0] == readme.split(accuracy.BEGIN)[0]
+
+
+@pytest.mark.slow
+def test_the_accuracy_benchmark_trains_tests_and_writes_its_table(tmp_path: Path, digits_root: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- accuracy -->\nold\n<!-- /accuracy -->\nbehind\n")
+    extra = ("trainer.max_epochs=1", "trainer.limit_train_batches=2", "trainer.limit_test_batches=1")
+    figures, table = run(
+        "accuracy.py", tmp_path, "--root", str(digits_root), "--threads", "1", "--configs", "plif_digits.yaml",
+        "--readme", str(readme), "--extra", *extra,
+    )  # fmt: skip
+    (row,) = figures["rows"]
+    assert (row["backbone"], row["config"]) == ("PLIFNet", "plif_digits.yaml")
+    assert 0 <= row["test_accuracy"] <= 1
+    text = readme.read_text()
+    assert text.startswith("before\n<!-- accuracy -->\n| network |")
+    assert text.endswith("<!-- /accuracy -->\nbehind\n")
+    assert "old" not in text
+    assert "PLIFNet" in table

@@ -65,6 +65,7 @@ class PLIFNet(ImageBackbone):
         voting_size: neurons a class, default 10.
         checkpoint_blocks: see :class:`~jellyfit.backbones.ImageBackbone`; a block is a stage.
         carry_state: see :class:`~jellyfit.backbones.Backbone`.
+        hidden: neurons of the first fully connected layer; default: the table's.
 
     Raises:
         InputError: another variant, sizes below 1, frames too small for the stages; in the forward pass, other frames.
@@ -93,6 +94,7 @@ class PLIFNet(ImageBackbone):
         voting_size: int = 10,
         checkpoint_blocks: bool = False,
         carry_state: bool = False,
+        hidden: int | None = None,
     ) -> None:
         check_choice("PLIFNet", "variant", variant, _VARIANTS)
         given = _VARIANTS[variant]
@@ -104,7 +106,8 @@ class PLIFNet(ImageBackbone):
         )
         channels = given.channels if channels is None else channels
         h, w = (given.size, given.size) if input_size is None else input_size
-        check_positive("PLIFNet", channels=[channels], input_size=[h, w], voting_size=[voting_size])
+        hidden = given.hidden if hidden is None else hidden
+        check_positive("PLIFNet", channels=[channels], input_size=[h, w], voting_size=[voting_size], hidden=[hidden])
         self.frame_size = h, w
         h, w = h >> given.stages, w >> given.stages
         if min(h, w) == 0:
@@ -125,7 +128,7 @@ class PLIFNet(ImageBackbone):
             modules.append(layers.MaxPool2d(2))
         modules.append(layers.Flatten())
         features = c * h * w
-        for size in (given.hidden, self.num_classes * voting_size):
+        for size in (hidden, self.num_classes * voting_size):
             modules += [layers.Dropout(dropout), layers.Linear(features, size), parts.neuron()]
             features = size
         self.conv_fc = layers.Sequential(*modules, layers.VotingLayer(voting_size))

@@ -1,0 +1,124 @@
+"""Max pooling of 2x2 windows: torch's numbers to the bit, whatever the values and sizes."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from jellyfit import layers, native
+from jellyfit.kernels.maxpool import can_halve, max_halved
+
+pytestmark = pytest.mark.skipif(not native.status().usable, reason="no C compiler")
+
+SHAPES = [(1, 1, 2, 2), (3, 2, 5, 7), (2, 3, 34, 34), (2, 1, 3, 131), (40, 16, 33, 18), (1, 2, 300, 70)]
+
+
+def values(kind: str, shape: tuple[int, ...]) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(shape, generator=generator)
+    if kind == "spikes":  # nearly all windows hold equal values
+        return (x > 1).float()
+    if kind == "special":
+        choice = torch.randint(0, 12, shape, generator=generator)
+        for number, value in enumerate((math.nan, math.inf, -math.inf, 0.0, -0.0)):
+            x = torch.where(choice == number, torch.tensor(value), x)
+    return x
+
+
+def bits(x: Tensor) -> Tensor:
+    return x.detach().view(torch.int32)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("kind", ["normal", "spikes", "special"])
+def test_numbers_and_gradients_are_torchs_to_the_bit(kind: str, shape: tuple[int, ...]) -> None:
+    x = values(kind, shape).requires_grad_()
+    assert can_halve(x)
+    expected, found = F.max_pool2d(x, 2), max_halved(x)
+    assert found.shape == expected.shape
+    both_nan = found.isnan() & expected.isnan()
+    assert torch.equal(bits(found)[~both_nan], bits(expected)[~both_nan])
+    assert torch.equal(found.isnan(), expected.isnan())
+    grad = values("normal", expected.shape)
+    grad[0, 0, 0, 0] = -0.0
+    (wanted,) = torch.autograd.grad(expected, x, grad)
+    (got,) = torch.autograd.grad(found, x, grad)
+    assert torch.equal(bits(got), bits(wanted))
+
+
+def test_a_gradient_can_be_differentiated_again() -> None:
+    x = torch.randn(2, 3, 5, 6, requires_grad=True)
+    seconds = []
+    for pool in (max_halved, lambda x: F.max_pool2d(x, 2)):
+        (grad,) = torch.autograd.grad(pool(x).pow(3).sum(), x, create_graph=True)
+        seconds.append(torch.autograd.grad(grad.pow(2).sum(), x)[0])
+    torch.testing.assert_close(*seconds)
+
+
+def test_a_gradient_in_another_memory_format_is_taken() -> None:
+    x = torch.randn(2, 3, 6, 6, requires_grad=True)
+    grad = torch.randn(2, 3, 3, 3).to(memory_format=torch.channels_last)
+    expected, found = (torch.autograd.grad(pool(x), x, grad)[0] for pool in (lambda x: F.max_pool2d(x, 2), max_halved))
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("step_mode", ["s", "m"])
+def test_the_layer_uses_it_and_keeps_a_byte_a_window(step_mode: str) -> None:
+    pool = copy.deepcopy(layers.MaxPool2d(2, step_mode=step_mode))
+    x = torch.rand(3, 2, 4, 8, 8) if step_mode == "m" else torch.rand(6, 4, 8, 8)
+    x.requires_grad_()
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):  # type: ignore[func-returns-value]
+        y = pool(x)
+    assert [(t.dtype, t.numel()) for t in kept] == [(torch.uint8, y.numel())]
+    assert torch.equal(y.flatten(), F.max_pool2d(x.reshape(6, 4, 8, 8), 2).flatten())
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.MaxPool2d(3, 2, 1),
+        layers.MaxPool2d(2, 1),
+        layers.MaxPool2d(2, padding=1),
+        layers.MaxPool2d(2, ceil_mode=True),
+        layers.MaxPool2d(2, dilation=2),
+        layers.MaxPool2d(2, return_indices=True),
+    ],
+    ids=str,
+)
+def test_other_poolings_stay_torchs(layer: layers.MaxPool2d) -> None:
+    x = torch.rand(2, 3, 7, 9)
+    expected = torch.nn.MaxPool2d.forward(layer, x)
+    found = layer(x)
+    for one, other in zip(*((y if isinstance(y, tuple) else (y,)) for y in (found, expected)), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        torch.rand(2, 3, 8, 8).to(memory_format=torch.channels_last),
+        torch.rand(2, 3, 8, 8, dtype=torch.float64),
+        torch.rand(2, 3, 8, 8).bfloat16(),
+        torch.rand(2, 3, 8, 9)[..., :8],
+        torch.rand(0, 3, 8, 8),
+    ],
+    ids=["channels_last", "float64", "bfloat16", "strided", "empty"],
+)
+def test_other_inputs_are_for_torch(x: Tensor) -> None:
+    assert torch.equal(layers.MaxPool2d(2)(x), F.max_pool2d(x, 2))
+
+
+def test_torch_func_sees_through_the_layer() -> None:
+    pool, x = layers.MaxPool2d(2), torch.rand(5, 2, 3, 6, 6)
+    assert torch.equal(torch.func.vmap(pool)(x), torch.stack([pool(one) for one in x]))
+
+
+def test_frames_too_small_are_torchs_error() -> None:
+    with pytest.raises(RuntimeError, match="too small"):
+        layers.MaxPool2d(2)(torch.rand(1, 1, 1, 4))
