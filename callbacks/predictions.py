@@ -65,6 +65,8 @@ class PredictionsCSV(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        if "preds" not in outputs:  # a task that predicts something else than classes
+            return
         values = (outputs["preds"], outputs["target"], outputs["scores"].float())
         self._columns.append(tuple(value.cpu().numpy() for value in values))
         numbers = range(len(outputs["preds"]))

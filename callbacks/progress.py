@@ -11,14 +11,14 @@ from lightning.pytorch.callbacks import RichProgressBar
 
 __all__ = ["PlainProgress", "ProgressBar"]
 
-_SHOWN = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
+_SHOWN = ("train/loss", "train/accuracy", "val/loss", "val/accuracy", "train/return", "val/return")
 
 
 class PlainProgress(pl.Callback):
     """Print one line an epoch: losses, accuracies and seconds. For output that is not a terminal.
 
     Args:
-        metrics: logged names to show, default the losses and accuracies of training and validation.
+        metrics: logged names to show, default the losses, accuracies and returns of training and validation.
 
     Examples:
         >>> from lightning.pytorch import Trainer

@@ -37,7 +37,7 @@ class Environments(pl.LightningDataModule):
     with as many updates of the networks after each. A run goes on exactly where it was interrupted, where the
     environment is deterministic: the episode under way is played again (see :class:`~jellyfit.control.Rollout`).
 
-    Under DDP every process has environments and seeds of its own.
+    Under DDP every process has environments and seeds of its own, and takes its share of an epoch's turns.
 
     Args:
         env: name that gymnasium knows, such as ``Pendulum-v1`` or ``package.module:MyEnv-v0``; or a function that makes

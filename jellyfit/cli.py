@@ -41,7 +41,7 @@ from jellyfit.runs import (
     next_version,
     run_of_checkpoint,
 )
-from jellyfit.tasks import SpikingTask
+from jellyfit.tasks import Task
 
 __all__ = ["JellyfitCLI", "run", "run_data"]
 
@@ -97,7 +97,7 @@ class JellyfitCLI(LightningCLI):
         self.run_folder: Path | None = None
         self.made_folder = False
         super().__init__(
-            SpikingTask,
+            Task,
             pl.LightningDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
@@ -336,10 +336,13 @@ class JellyfitCLI(LightningCLI):
 
     def _announce(self, subcommand: str) -> None:
         if _first_process() and not sys.stdout.isatty():
-            backbone = self.model.backbone
-            number = sum(parameter.numel() for parameter in backbone.parameters())
+            network = self.model.network
+            what = type(self.model).__name__
+            if network is not None:
+                number = sum(parameter.numel() for parameter in network.parameters())
+                what = f"{type(network).__name__}, {number:,} parameters"
             folder = "nothing is written" if self.run_folder is None else f"folder {self.run_folder}"
-            print(f"jellyfit {subcommand}: {type(backbone).__name__}, {number:,} parameters, {folder}")
+            print(f"jellyfit {subcommand}: {what}, {folder}")
 
     def _say_interrupted(self) -> None:
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
@@ -394,7 +397,7 @@ def run(verb: str, arguments: Sequence[str]) -> None:
     except _UsageError as error:
         mistake = find_mistake(
             arguments,
-            {"trainer": pl.Trainer, "model": SpikingTask, "data": pl.LightningDataModule},
+            {"trainer": pl.Trainer, "model": Task, "data": pl.LightningDataModule},
             ("seed_everything", "name", "runs", *_verb_keys(verb)),
             ("model", "data"),
         )

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import lightning.pytorch as pl
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
@@ -35,16 +31,17 @@ from jellyfit.tasks.resume import (
 )
 from jellyfit.tasks.running import run_backbone
 from jellyfit.tasks.sharded import shard_task
+from jellyfit.tasks.task import Task
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    pass
 
 __all__ = ["STAGES", "SpikingTask"]
 
 STAGES = ("train", "val", "test")
 
 
-class SpikingTask(pl.LightningModule):
+class SpikingTask(Task):
     """Base of all tasks.
 
     It resets the network's state before every forward by itself, turns still images into sequences, builds optimizer
@@ -94,9 +91,6 @@ class SpikingTask(pl.LightningModule):
         >>> task(torch.zeros(3, 4)).shape  # a still input, repeated
         torch.Size([8, 3, 2])
     """
-
-    monitor: str = "val/loss"
-    mode: Literal["min", "max"] = "min"
 
     def __init__(
         self,
@@ -154,15 +148,10 @@ class SpikingTask(pl.LightningModule):
         self._to_restore: dict[str, Any] | None = None
         self._keep_hyperparameters()
 
-    def _keep_hyperparameters(self) -> None:
-        """Under the command line, checkpoints hold the configuration as plain data: load_from_checkpoint(path) works.
-
-        Elsewhere the arguments are objects, which would not load under ``weights_only=True``: nothing is kept.
-        """
-        from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
-
-        if _given_hyperparameters.get() is not None:
-            self.save_hyperparameters(logger=False)
+    @property
+    def network(self) -> nn.Module:
+        """The backbone."""
+        return self.backbone
 
     # ------------------------------------------------------------ forward
 
@@ -211,10 +200,6 @@ class SpikingTask(pl.LightningModule):
         """Update ``metrics`` with what :meth:`step` returned; default: ``metric.update(preds, target)``."""
         for metric in metrics:
             metric.update(values["preds"], values["target"])
-
-    def summary(self) -> list[str]:
-        """Lines that the command line prints when a test is over, beside the metrics; default none."""
-        return []
 
     def configure_optimizers(self) -> Any:
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
@@ -330,31 +315,6 @@ class SpikingTask(pl.LightningModule):
     def on_test_epoch_end(self) -> None:
         self._log_metrics("test")
 
-    # ------------------------------------------------------------ loading
-
-    @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
-        """The task that a checkpoint holds, made anew and given its weights; arguments are Lightning's.
-
-        Checkpoints of the command line know the class of their task: called on a base class of it, as in
-        ``SpikingTask.load_from_checkpoint(path)``, this gives that class.
-
-        Raises:
-            ConfigError: the checkpoint's class is not known here, or not a subclass of the one this is called on.
-        """
-        saved = _saved_class_path(checkpoint_path)
-        if saved is None:
-            return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
-        module, _, name = saved.rpartition(".")
-        found = getattr(sys.modules.get(module), name, None)  # a checkpoint imports no code
-        if not isinstance(found, type) or not issubclass(found, cls):
-            problem = f"not a subclass of {cls.__name__}" if isinstance(found, type) else "not imported"
-            raise ConfigError(
-                f"{checkpoint_path} holds a task of the class {saved}, which is {problem}. Import it (from {module} "
-                f"import {name}) and call {name}.load_from_checkpoint; its weights alone are the file's 'state_dict'."
-            )
-        return super(SpikingTask, found).load_from_checkpoint(checkpoint_path, *args, **kwargs)
-
     # ------------------------------------------------------------ exact resume
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -372,17 +332,3 @@ class SpikingTask(pl.LightningModule):
             finish_epoch(self.trainer)
         elif self.global_rank:  # all were seeded alike: every process shall draw masks and spikes of its own
             set_rng_state(get_rng_state(), self.global_rank)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_trainer": None, "_fabric": None}
-
-
-def _saved_class_path(checkpoint: Any) -> str | None:
-    """The class that the checkpoint file says its task has; ``None`` where it says nothing or cannot be looked into."""
-    if not isinstance(checkpoint, (str, os.PathLike)) or not Path(checkpoint).is_file():
-        return None
-    try:  # "meta": no weights are read
-        content = torch.load(checkpoint, map_location="meta", weights_only=True)
-    except Exception:  # Lightning will say what is wrong with it
-        return None
-    return (content.get("hyper_parameters") or {}).get("_class_path")

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import lightning.pytorch as pl
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -20,6 +19,7 @@ from jellyfit.datamodules.environments import Environments
 from jellyfit.errors import ConfigError, JellyfitError
 from jellyfit.metrics import FiringRateMeter
 from jellyfit.rng import get_rng_state, set_rng_state
+from jellyfit.tasks.task import Task
 
 __all__ = ["ActorFactory", "ControlTask"]
 
@@ -28,7 +28,7 @@ ActorFactory: TypeAlias = Callable[[int, int, list[float], list[float]], Actor]
 """Makes an actor for sizes of observations and actions, and bounds; in YAML a class with its other arguments."""
 
 
-class ControlTask(pl.LightningModule):
+class ControlTask(Task):
     """Base of tasks that learn to control environments (:class:`~jellyfit.datamodules.Environments`).
 
     This class steps the environments, normalises observations, evaluates without exploration after every epoch, logs,
@@ -82,12 +82,6 @@ class ControlTask(pl.LightningModule):
         self._to_restore: list[dict[str, Any]] | None = None
         self._keep_hyperparameters()
 
-    def _keep_hyperparameters(self) -> None:
-        from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
-
-        if _given_hyperparameters.get() is not None:
-            self.save_hyperparameters(logger=False)
-
     # ------------------------------------------------------------ what subclasses write
 
     def build(self, spaces: Spaces) -> None:
@@ -140,9 +134,9 @@ class ControlTask(pl.LightningModule):
         self.build(spaces)
 
     @property
-    def backbone(self) -> nn.Module:
+    def network(self) -> nn.Module | None:
         """The actor."""
-        return self.actor if self.spaces is not None else self
+        return self.actor if self.spaces is not None else None
 
     def forward(self, obs: Tensor) -> Tensor:
         """Observations ``[N, obs_dim]`` as environments show them -> actions ``[N, act_dim]``, without exploration."""
@@ -258,7 +252,7 @@ class ControlTask(pl.LightningModule):
             print(f"Film of an episode: {target}")
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
-        """Play one episode: ``obs [T, obs_dim]`` and ``act [T, act_dim]``."""
+        """Play one episode: ``obs [T, obs_dim]`` and ``act [T, act_dim]``; ``actions.npz`` in the run folder."""
         seen: list[Array] = []
         done: list[Array] = []
 
@@ -269,7 +263,13 @@ class ControlTask(pl.LightningModule):
             return acts
 
         self.environments.evaluate(noted, 1)
-        return {"obs": torch.from_numpy(np.stack(seen)), "act": torch.from_numpy(np.stack(done))}
+        played = {"obs": np.stack(seen), "act": np.stack(done)}
+        folder: Path | None = getattr(self.trainer, "run_folder", None)
+        if folder is not None and self.trainer.is_global_zero:
+            folder.mkdir(parents=True, exist_ok=True)
+            np.savez(folder / "actions.npz", obs=played["obs"], act=played["act"])
+            print(f"Actions: {folder / 'actions.npz'}")
+        return {name: torch.from_numpy(values) for name, values in played.items()}
 
     # ------------------------------------------------------------ exact resume
 
@@ -302,6 +302,8 @@ class ControlTask(pl.LightningModule):
         everyone, self._to_restore = self._to_restore, None
         if not everyone:
             self._say_if_resumed()
+            if self.global_rank:  # all were seeded alike: every process shall draw noise of its own
+                set_rng_state(get_rng_state(), self.global_rank)
             return
         if len(everyone) != self.trainer.world_size:
             raise ConfigError(
@@ -320,14 +322,11 @@ class ControlTask(pl.LightningModule):
             )
         self.go_on(mine["kept"])
         self.rng.bit_generator.state = mine["own_rng"]
-        set_rng_state(mine["rng"], self.global_rank)  # last: making environments may draw
+        set_rng_state(mine["rng"])  # last: making environments may draw
 
     def _say_if_resumed(self) -> None:
         if self.trainer.ckpt_path is not None and self.trainer.is_global_zero:
             print(f"Note: {self.trainer.ckpt_path} holds networks alone: experience is collected anew.")
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_trainer": None, "_fabric": None}
 
 
 def enumerate_rows(played: Episodes) -> list[tuple[int, float, int]]:

@@ -1,0 +1,92 @@
+"""What the command line asks of every task."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import lightning.pytorch as pl
+import torch
+from torch import nn
+
+from jellyfit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["Task"]
+
+
+class Task(pl.LightningModule):
+    """Base of all tasks: what ``jellyfit fit`` and the other verbs need to know of a LightningModule.
+
+    Attributes:
+        monitor: logged name by which the best checkpoint is chosen.
+        mode: ``"min"`` or ``"max"``.
+
+    Examples:
+        >>> from jellyfit.tasks import SpikingTask, Task, TD3Task
+        >>> issubclass(SpikingTask, Task), issubclass(TD3Task, Task)
+        (True, True)
+    """
+
+    monitor: str = "val/loss"
+    mode: Literal["min", "max"] = "min"
+
+    @property
+    def network(self) -> nn.Module | None:
+        """What is trained, for the first line that is printed; ``None`` while it is not made yet."""
+        return None
+
+    def summary(self) -> list[str]:
+        """Lines that the command line prints when a test is over, beside the metrics; default none."""
+        return []
+
+    def _keep_hyperparameters(self) -> None:
+        """Under the command line, checkpoints hold the configuration as plain data: load_from_checkpoint(path) works.
+
+        Elsewhere the arguments are objects, which would not load under ``weights_only=True``: nothing is kept.
+        """
+        from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
+
+        if _given_hyperparameters.get() is not None:
+            self.save_hyperparameters(logger=False)
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
+        """The task that a checkpoint holds, made anew and given its weights; arguments are Lightning's.
+
+        Checkpoints of the command line know the class of their task: called on a base class of it, as in
+        ``Task.load_from_checkpoint(path)``, this gives that class.
+
+        Raises:
+            ConfigError: the checkpoint's class is not known here, or not a subclass of the one this is called on.
+        """
+        saved = _saved_class_path(checkpoint_path)
+        if saved is None:
+            return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
+        module, _, name = saved.rpartition(".")
+        found = getattr(sys.modules.get(module), name, None)  # a checkpoint imports no code
+        if not isinstance(found, type) or not issubclass(found, cls):
+            problem = f"not a subclass of {cls.__name__}" if isinstance(found, type) else "not imported"
+            raise ConfigError(
+                f"{checkpoint_path} holds a task of the class {saved}, which is {problem}. Import it (from {module} "
+                f"import {name}) and call {name}.load_from_checkpoint; its weights alone are the file's 'state_dict'."
+            )
+        return super(Task, found).load_from_checkpoint(checkpoint_path, *args, **kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_trainer": None, "_fabric": None}
+
+
+def _saved_class_path(checkpoint: Any) -> str | None:
+    """The class that the checkpoint file says its task has; ``None`` where it says nothing or cannot be looked into."""
+    if not isinstance(checkpoint, (str, os.PathLike)) or not Path(checkpoint).is_file():
+        return None
+    try:  # "meta": no weights are read
+        content = torch.load(checkpoint, map_location="meta", weights_only=True)
+    except Exception:  # Lightning will say what is wrong with it
+        return None
+    return (content.get("hyper_parameters") or {}).get("_class_path")

@@ -1,0 +1,95 @@
+"""TD3 through the command line: a pendulum that is learnt, two processes, a stop and a resume, mistakes."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from jellyfit.callbacks import read_metrics
+from tests.conftest import CONFIGS, Cli, start, wait
+
+pytest.importorskip("gymnasium", reason="gymnasium is not installed: pip install 'jellyfit[rl]'")
+
+PENDULUM = ("-c", CONFIGS / "rl_pendulum.yaml")
+SMALL = (
+    "--model.actor.hidden=[8]", "--model.start_steps=40", "--model.update_after=40", "--model.batch_size=16",
+    "--data.steps_per_epoch=80", "--data.steps_per_turn=20", "--data.episodes=1",
+    "--data.env_kwargs={max_episode_steps: 30}",
+    "--model.replay={class_path: jellyfit.control.ReplayBuffer, init_args: {capacity: 100}}",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_pendulum_is_held_after_6000_steps(cli: Cli, tmp_path: Path) -> None:
+    fitted = cli("fit", *PENDULUM)
+    assert fitted.status == 0, fitted.err
+    folder = tmp_path / "runs/rl_pendulum/0"
+    returns = [row["val/return"] for row in read_metrics(folder / "metrics.csv")]
+    assert len(returns) == 6
+    assert returns[0] < -800, "it cannot do it from the start"
+    assert max(returns) >= -200
+    assert "val/return" in fitted.out
+    tested = cli("test", *PENDULUM, "--ckpt_path=best")
+    assert tested.status == 0, tested.err
+    with (folder / "test_returns.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["length"] for row in rows] == ["200"] * 10
+    assert np.mean([float(row["return"]) for row in rows]) == pytest.approx(max(returns), rel=1e-6)
+    predicted = cli("predict", *PENDULUM, "--ckpt_path=best")
+    assert predicted.status == 0, predicted.err
+    actions = np.load(next(tmp_path.glob("runs/rl_pendulum/*/actions.npz")))
+    assert actions["obs"].shape == (200, 3)
+    assert actions["act"].shape == (200, 1)
+    assert np.abs(actions["act"]).max() <= 2.0
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    state: dict[str, Any] = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
+    weights_: dict[str, torch.Tensor] = state["state_dict"]
+    return weights_
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_runs_of_one_and_two_processes_resume_to_the_bit(processes: int, tmp_path: Path) -> None:
+    more = ("--trainer.accelerator=cpu", f"--trainer.devices={processes}") + (
+        ("--trainer.strategy=ddp",) * (processes > 1)
+    )
+
+    def fit(*arguments: str) -> None:
+        outcome = wait(start(tmp_path, "fit", *PENDULUM, *SMALL, *more, *arguments, OMP_NUM_THREADS="1"))
+        assert outcome.status == 0, outcome.err
+
+    fit("--name=whole", "--trainer.max_epochs=3")
+    fit("--name=parts", "--trainer.max_epochs=1")
+    fit("--name=parts", "--trainer.max_epochs=3", "--ckpt_path=last")
+    whole, parts = (weights(tmp_path / f"runs/{name}/0") for name in ("whole", "parts"))
+    for name, value in whole.items():
+        assert torch.equal(value, parts[name]), name
+    rows = read_metrics(tmp_path / "runs/whole/0/metrics.csv")
+    assert rows[-1]["env_steps"] == 240, "of all processes together"
+    if processes > 1:
+        saved = torch.load(tmp_path / "runs/whole/0/checkpoints/last.ckpt", weights_only=True)["jellyfit_control"]
+        first, second = (state["kept"]["replay"]["rows"] for state in saved)
+        assert not torch.equal(first, second), "every process has experience of its own"
+
+
+def test_mistakes_in_a_config_are_told_in_one_line(cli: Cli) -> None:
+    for arguments, message in (
+        (("--data.env=Pendulum-v9",), "Pendulum-v9"),
+        (("--data.env=CartPole-v1",), "its actions are Discrete"),
+        (("--model.gamma=2",), "gamma=2"),
+        (("--data.steps_per_turn=7",), "steps_per_epoch=1000: expected a multiple of steps_per_turn (7)"),
+    ):
+        outcome = cli("fit", *PENDULUM, *arguments)
+        assert outcome.status in (1, 2), arguments
+        assert message in outcome.err
+        assert "Traceback" not in outcome.err
+    outcome = cli("fit", *PENDULUM, "--data=jellyfit.datamodules.DigitImages")
+    assert outcome.status != 0
+    assert "jellyfit.datamodules.Environments" in outcome.err
