@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 
 @pytest.mark.slow
 def test_throughput_of_two_processes_against_one(tmp_path: Path) -> None:
-    small = ("--T=1", "--batch=1", "--size=32", "--steps=2", "--warmup=1", "--turns=1")
+    small = ("--T=2", "--batch=1", "--size=32", "--steps=2", "--warmup=1", "--turns=1")
     done = subprocess.run(
         [sys.executable, str(ROOT / "benchmarks/scaling.py"), *small, "--json", str(tmp_path / "figures.json")],
         env={**os.environ, "PYTHONPATH": str(ROOT)},

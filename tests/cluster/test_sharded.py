@@ -58,6 +58,7 @@ def test_a_sharded_checkpoint_goes_on_to_the_bit_and_becomes_one_file(tmp_path: 
     assert "consolidate(" in refused.err
 
 
+@pytest.mark.slow
 def test_tensors_are_not_cut(tmp_path: Path) -> None:
     (tmp_path / "small.yaml").write_text(SMALL)
     args = ("--trainer.devices=1", f"--trainer.strategy={STRATEGY}", "--trainer.strategy.tensor_parallel_size=2")
