@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 import torch
 from torch import nn
 
+from jellyfit.doctor import slow_precision
 from jellyfit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -43,6 +44,12 @@ class Task(pl.LightningModule):
     def summary(self) -> list[str]:
         """Lines that the command line prints when a test is over, beside the metrics; default none."""
         return []
+
+    def on_fit_start(self) -> None:
+        """Say so where the precision that was chosen is a trap."""
+        said = slow_precision(str(self.trainer.precision), self.device)
+        if said is not None and self.trainer.is_global_zero:
+            print(f"Note: {said}", flush=True)
 
     def _keep_hyperparameters(self) -> None:
         """Under the command line, checkpoints hold the configuration as plain data: load_from_checkpoint(path) works.

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import lightning.pytorch as pl
 import pytest
 import torch
 from torch import nn
 
 from jellyfit import layers, neurons
+from jellyfit.backbones import SpikingMLP
 from jellyfit.doctor import has_fast_bfloat16, slow_precision
 from jellyfit.errors import ConfigError
 from jellyfit.profiling import KINDS, LayerTimes, peak_memory
+from jellyfit.tasks import ClassificationTask
 
 
 def net(backend: str) -> layers.Sequential:
@@ -123,3 +126,21 @@ def test_a_processor_without_bfloat16_is_warned_about(monkeypatch: pytest.Monkey
     assert said is None or "trainer.precision=32-true" in said
     assert slow_precision("32-true", cpu) is None
     assert slow_precision("bf16-mixed", torch.device("cuda")) is None
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
+@pytest.mark.filterwarnings("ignore:.*does not have many workers.*")
+@pytest.mark.filterwarnings("ignore:.*have no `val_dataloader`.*")
+def test_a_fit_in_a_slow_precision_begins_with_a_note(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for fast, precision, told in ((False, "bf16-mixed", True), (True, "bf16-mixed", False), (False, "32-true", False)):
+        monkeypatch.setattr("jellyfit.doctor.has_fast_bfloat16", lambda fast=fast: fast)
+        task = ClassificationTask(SpikingMLP(4, 2), T=2)
+        trainer = pl.Trainer(
+            accelerator="cpu", precision=precision, fast_dev_run=True, enable_progress_bar=False,  # type: ignore[arg-type]
+            enable_model_summary=False, default_root_dir=tmp_path, logger=False,
+        )  # fmt: skip
+        samples = torch.utils.data.TensorDataset(torch.zeros(4, 4), torch.tensor([0, 1, 0, 1]))
+        trainer.fit(task, torch.utils.data.DataLoader(samples))
+        assert ("no instructions for bfloat16" in capsys.readouterr().out) == told
