@@ -211,15 +211,32 @@ class ControlTask(Task):
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Play the evaluation's episodes; every process plays the same."""
         if self.trainer.sanity_checking:
-            self.environments.evaluate(self.policy, 1)
+            self.play(1)
             return
         meter = FiringRateMeter(self.actor)
         meter.start()
-        played = self.environments.evaluate(self.policy)
+        played = self.play()
         for layer, (total, count) in meter.sums().items():
             self._log(f"firing_rate/{layer}", float(total) / max(count, 1))
         meter.stop()
         self._log_episodes("val", played)
+
+    def play(
+        self,
+        episodes: int | None = None,
+        frames: list[Array] | None = None,
+        policy: Callable[[Array], Array] | None = None,
+    ) -> Episodes:
+        """Play the evaluation's episodes: the same ones every time, with the same draws of random encoders.
+
+        Args:
+            episodes: how many; default: what the data say.
+            frames: takes the pictures of the first.
+            policy: default :meth:`policy`.
+        """
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(self.environments.seed)
+            return self.environments.evaluate(policy or self.policy, episodes, frames)
 
     def _log_episodes(self, stage: str, played: Episodes) -> None:
         self._log(f"{stage}/return", float(np.mean(played.returns)), prog_bar=True)
@@ -228,7 +245,7 @@ class ControlTask(Task):
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """Play the evaluation's episodes, write their returns and show the first of them."""
-        played = self.environments.evaluate(self.policy)
+        played = self.play()
         self._log_episodes("test", played)
         folder: Path | None = getattr(self.trainer, "run_folder", None)
         if folder is None or not self.trainer.is_global_zero:
@@ -242,7 +259,7 @@ class ControlTask(Task):
     def _film(self, folder: Path) -> None:
         frames: list[Array] = []
         try:
-            self.environments.evaluate(self.policy, 1, frames)
+            self.play(1, frames)
         except (JellyfitError, ImportError, OSError) as error:
             print(f"No film of an episode: {str(error).splitlines()[0]}")
             return
@@ -262,7 +279,7 @@ class ControlTask(Task):
             done.append(acts[0])
             return acts
 
-        self.environments.evaluate(noted, 1)
+        self.play(1, policy=noted)
         played = {"obs": np.stack(seen), "act": np.stack(done)}
         folder: Path | None = getattr(self.trainer, "run_folder", None)
         if folder is not None and self.trainer.is_global_zero:

@@ -67,7 +67,10 @@ def test_config_runs(cli: Cli, tmp_path: Path, digits_root: Path, path: Path) ->
     if still and still[1] in NARROW:
         extra += [f"--model.backbone.{name}={value}" for name, value in NARROW[still[1]].items()]
         extra += ["--model.T=2", "--data.batch_size=4"]
-    outcome = cli("fit", "-c", path, "--trainer.fast_dev_run=true", *extra)
+    if path.stem.startswith("rl_"):
+        extra = ["--data.steps_per_epoch=100", "--data.episodes=1"]
+    under = ["-c", CONFIGS / "rl_hopper.yaml"] * path.stem.startswith("rl_actor_")
+    outcome = cli("fit", *under, "-c", path, "--trainer.fast_dev_run=true", *extra)
     assert outcome.status == 0, outcome.err
     assert ("val/return" if path.stem.startswith("rl_") else "train/loss") in outcome.out
     assert not (tmp_path / "runs").exists(), "fast_dev_run writes nothing"

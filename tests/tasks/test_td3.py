@@ -25,6 +25,7 @@ from jellyfit.control import (
     Transitions,
 )
 from jellyfit.datamodules import Environments
+from jellyfit.encoders import PopSpikeEncoderRandom
 from jellyfit.errors import ConfigError, ControlError
 from jellyfit.tasks import TD3Task, polyak, td3_target
 
@@ -257,3 +258,15 @@ def test_wrong_settings_are_told(tmp_path: Path) -> None:
         trainer(tmp_path).fit(task(), Environments("Pendulum-v1", {"gravity": 9.8}))
     with pytest.raises(ConfigError, match="jellyfit.datamodules.Environments"):
         trainer(tmp_path).fit(task(), torch.utils.data.DataLoader(range(3)))  # type: ignore[arg-type]
+
+
+def test_evaluations_with_random_encoders_are_repeated_and_leave_the_generators_alone(tmp_path: Path) -> None:
+    encoder = functools.partial(PopSpikeEncoderRandom, pop_dim=5, spike_ts=3, mean_range=(-3, 3), std=0.4)
+    learner, data = task(actor=functools.partial(SpikingActor, hidden=[8], encoder=encoder)), lines()
+    trainer(tmp_path, 1).fit(learner, data)
+    before = torch.get_rng_state()
+    first = learner.play()
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(5)
+    assert learner.play() == first
+    assert learner.play(1).returns != first.returns
