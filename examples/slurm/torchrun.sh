@@ -26,6 +26,9 @@ NODES=${NODES:-1}
 RUN_ID=${RUN_ID:-${SLURM_JOB_ID:-$(date +%Y%m%d-%H%M%S)}}
 PROCESSES=${PROCESSES:-$("$PYTHON" -c 'import torch; print(max(1, torch.cuda.device_count()))')}
 
+# a store of addresses of its own for each start: in a shared one processes may find those of the start before
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
+
 exec "$PYTHON" -m torch.distributed.run \
     --nnodes="$NODES" \
     --nproc-per-node="$PROCESSES" \

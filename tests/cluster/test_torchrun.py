@@ -20,10 +20,9 @@ SCRIPTS = sorted((ROOT / "examples/slurm").iterdir())
 @pytest.mark.slow
 def test_a_killed_worker_is_started_again_and_the_run_goes_on(tmp_path: Path) -> None:
     (tmp_path / "small.yaml").write_text(SMALL)
-    # more restarts than kills: under load gloo may fail to connect in a start
     kill = callback("SignalAt", step=15, number=int(signal.SIGKILL), rank=1)  # within the second epoch
     settings = ("--data.batch_size=2", "--trainer.devices=auto")
-    environment = {"PROCESSES": "2", "RESTARTS": "3", "RUN_ID": "elastic", "PYTHON": sys.executable}
+    environment = {"PROCESSES": "2", "RESTARTS": "1", "RUN_ID": "elastic", "PYTHON": sys.executable}
     done = subprocess.run(
         ["bash", str(ROOT / "examples/slurm/torchrun.sh"), "small.yaml", *settings, *kill],
         cwd=tmp_path,

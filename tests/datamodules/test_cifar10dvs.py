@@ -55,6 +55,7 @@ class TestCIFAR10DVS(Published):
     module = CIFAR10DVS
     config = "cifar10dvs.yaml"
     settings: ClassVar = {"val_fraction": 0.25, "test_fraction": 0.25}
+    plif_config = "cifar10dvs_plif.yaml"
     net = ("--model.backbone.base_channels=2",)
     frames = ("--data.frames.framing.T=2",)
     first_file = "airplane.zip"
@@ -77,7 +78,7 @@ class TestCIFAR10DVS(Published):
         root, _ = made
         for verb in ("fit", "test"):
             outcome = cli(
-                verb, "-c", CONFIGS / "cifar10dvs_plif.yaml", f"--data.root={root}", "--data.prepare_workers=0",
+                verb, "-c", CONFIGS / self.plif_config, f"--data.root={root}", "--data.prepare_workers=0",
                 "--data.batch_size=2", "--trainer.fast_dev_run=true", "--model.backbone.channels=2",
                 "--data.frames.T=2", *self.flags(),
             )  # fmt: skip

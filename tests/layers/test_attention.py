@@ -37,6 +37,11 @@ WHOLE: dict[str, Any] = {
 }
 
 
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
 def lively(layer: nn.Module) -> nn.Module:
     """Weights with which neurons fire."""
     for parameter in layer.parameters():
