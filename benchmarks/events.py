@@ -1,4 +1,4 @@
-"""How fast events become frames, and files become events: M events/s on one core.
+"""How fast events become frames, and files become events: M events/s (with OMP_NUM_THREADS=1 on one core).
 
     python benchmarks/events.py [--events 1000000 10000000] [--decode 1000000] [--repeats 15] [--json PATH]
 

@@ -2,6 +2,9 @@
 
 import ctypes
 import math
+import multiprocessing
+import os
+import threading
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,7 @@ __all__ = ["check_frames_fit", "count_events"]
 
 _COUNTERS = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.uint32))
 _LARGEST_BYTES = 2**34
+_MANY = 2**18  # events: from here on a second thread is worth its start
 
 _OUTSIDE, _UNSORTED = -1, -2
 
@@ -110,6 +114,11 @@ def _count_c(
     library: ctypes.CDLL, events: EventArray, bounds: npt.NDArray[np.int64], shape: tuple[int, int, int, int]
 ) -> tuple[npt.NDArray[Any], int]:
     frames: npt.NDArray[Any] = np.zeros(shape, _COUNTERS[0])
+    threads = min(_threads(len(events)), len(bounds))
+    if threads > 1:
+        if _count_apart(_function(library, "count_uint8"), events, bounds, frames, threads):
+            return frames, shape[0]
+        frames[:] = 0  # something is the matter: the events in their order tell what
     reached = 0
     for counter in _COUNTERS:
         if frames.dtype != counter:
@@ -122,6 +131,36 @@ def _count_c(
         if reached < 0 or reached == shape[0]:
             break
     return frames, reached
+
+
+def _threads(N: int) -> int:
+    """How many threads count N events: one for few of them, and in the processes of a loader, which are several."""
+    if N < _MANY or multiprocessing.parent_process() is not None:
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    return min(int(told) if told.isdecimal() and int(told) else cores, cores, N // _MANY + 1)
+
+
+def _count_apart(
+    count: Any, events: EventArray, bounds: npt.NDArray[np.int64], frames: npt.NDArray[Any], threads: int
+) -> bool:
+    """Count stretches of slices with about equally many events, each in a thread; whether all went well."""
+    _, _, height, width = frames.shape
+    ends = np.cumsum(bounds[:, 1] - bounds[:, 0])
+    cuts = [0, *np.searchsorted(ends, ends[-1] * np.arange(1, threads) / threads).tolist(), len(bounds)]
+    done = [0] * threads
+
+    def run(i: int) -> None:
+        done[i] = count(events.ctypes.data, bounds.ctypes.data, cuts[i], cuts[i + 1], height, width, frames.ctypes.data)
+
+    helpers = [threading.Thread(target=run, args=(i,)) for i in range(1, threads)]
+    for helper in helpers:  # not a pool: its threads would be missing in a process that is forked later
+        helper.start()
+    run(0)
+    for helper in helpers:
+        helper.join()
+    return done == cuts[1:]
 
 
 def _function(library: ctypes.CDLL, name: str) -> Any:

@@ -1,5 +1,6 @@
 import functools
 import json
+import multiprocessing
 import os
 import pickle
 import re
@@ -414,3 +415,45 @@ def test_framings_are_named_in_yaml(yaml, expected):
     config = parser.parse_string(f"framing: {yaml}")
     make_objects = getattr(parser, "instantiate", None) or parser.instantiate_classes
     assert make_objects(config).framing == expected
+
+
+# ------------------------------------------------------------ several threads
+
+
+def test_threads_count_what_one_counts(monkeypatch):
+    from jellyfit.events import counting
+
+    events = make(3000, (5, 17))
+    framings = [ev.FixedNumber(T, split_by) for T in (1, 2, 7, 40) for split_by in ("number", "time")]
+    expected = [ev.to_frames(events, framing, (5, 17)) for framing in framings]
+    started = []
+    apart = counting._count_apart
+    monkeypatch.setattr(counting, "_MANY", 10)
+    monkeypatch.setattr(counting, "_count_apart", lambda *a: started.append(a[-1]) or apart(*a))
+    for threads in (2, 3, 8):
+        monkeypatch.setattr(counting, "_threads", lambda N, threads=threads: threads)
+        for framing, frames in zip(framings, expected, strict=True):
+            found = ev.to_frames(events, framing, (5, 17))
+            assert found.dtype == frames.dtype
+            np.testing.assert_array_equal(found, frames)
+    assert set(started) == {2, 3, 7, 8}
+    crowd = ev.make_events(range(700), [0] * 700, [0] * 700, [1] * 700)
+    assert ev.to_frames(crowd, ev.FixedNumber(2), (5, 17))[:, 1, 0, 0].tolist() == [350, 350], "a wider type"
+    with pytest.raises(InputError, match="outside"):
+        ev.to_frames(events, ev.FixedNumber(4), (5, 16))
+    with pytest.warns(ev.EventWarning, match="not sorted"):
+        swapped = events[::-1].copy()
+        np.testing.assert_array_equal(ev.to_frames(swapped, ev.FixedNumber(1), (5, 17)), expected[0])
+
+
+def test_few_events_and_loaders_processes_count_in_one_thread(monkeypatch):
+    from jellyfit.events import counting
+
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    assert counting._threads(1000) == 1
+    assert counting._threads(10**8) == 8
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert counting._threads(10**8) == 3
+    monkeypatch.setattr(multiprocessing, "parent_process", lambda: "the loader")
+    assert counting._threads(10**8) == 1
