@@ -9,18 +9,13 @@ from __future__ import annotations
 
 import copy
 import functools
-import importlib
-import importlib.util
-import sys
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import peers
 import torch
+from stand_ins import spikingjelly_module
 from torch import Tensor, nn
 
 from jellyfit import functional, neurons
@@ -70,54 +65,33 @@ def neuron_of(name: str) -> neurons.BaseNode:
 # -------------------------------------------------------------------- SpikingJelly's nets
 
 
-def spikingjelly(module: str) -> Any:
-    """A module of SpikingJelly. Its nets take one function for downloads from torchvision: that import must work."""
-    names = ("torchvision", "torchvision.models", "torchvision.models.utils")
-    with warnings.catch_warnings(), _stand_ins(() if importlib.util.find_spec("torchvision") else names):
-        warnings.simplefilter("ignore")  # what its dependencies say at import is not our matter
-        return importlib.import_module(f"spikingjelly.activation_based.{module}")
-
-
-@contextmanager
-def _stand_ins(names: tuple[str, ...]) -> Iterator[None]:
-    modules = {name: ModuleType(name) for name in names}
-    for module in modules.values():
-        module.load_state_dict_from_url = None  # type: ignore[attr-defined]
-    sys.modules.update(modules)
-    try:
-        yield
-    finally:
-        for name in names:
-            del sys.modules[name]
-
-
 def _options(neuron: str) -> dict[str, Any]:
     """What gives SpikingJelly's networks the neuron of :func:`neuron_of`."""
-    theirs = spikingjelly("neuron")
+    theirs = spikingjelly_module("neuron")
     kind = {"IF": theirs.IFNode, "LIF": theirs.LIFNode, "PLIF": theirs.ParametricLIFNode}[neuron]
-    return {"spiking_neuron": kind, "surrogate_function": spikingjelly("surrogate").ATan(), "detach_reset": True}
+    return {"spiking_neuron": kind, "surrogate_function": spikingjelly_module("surrogate").ATan(), "detach_reset": True}
 
 
 def _resnet(neuron: str) -> nn.Module:
-    return spikingjelly("model.spiking_resnet").spiking_resnet18(num_classes=CLASSES, **_options(neuron))  # type: ignore[no-any-return]
+    return spikingjelly_module("model.spiking_resnet").spiking_resnet18(num_classes=CLASSES, **_options(neuron))  # type: ignore[no-any-return]
 
 
 def _sew_resnet(neuron: str) -> nn.Module:
-    return spikingjelly("model.sew_resnet").sew_resnet18(cnf="ADD", num_classes=CLASSES, **_options(neuron))  # type: ignore[no-any-return]
+    return spikingjelly_module("model.sew_resnet").sew_resnet18(cnf="ADD", num_classes=CLASSES, **_options(neuron))  # type: ignore[no-any-return]
 
 
 def _vgg(neuron: str) -> nn.Module:
     """VGG-11 with one linear layer behind the convolutions: with the original ones 9 weights in 10 would be there."""
-    layer = spikingjelly("layer")
+    layer = spikingjelly_module("layer")
     with torch.device("meta"):
-        net = spikingjelly("model.spiking_vgg").spiking_vgg11_bn(num_classes=CLASSES, **_options(neuron))
+        net = spikingjelly_module("model.spiking_vgg").spiking_vgg11_bn(num_classes=CLASSES, **_options(neuron))
     net.avgpool, net.classifier = layer.AdaptiveAvgPool2d(1), nn.Sequential(layer.Linear(512, CLASSES))
     return net.to_empty(device="cpu")  # type: ignore[no-any-return]
 
 
 def _plif_net(channels: int) -> Callable[[str], nn.Module]:
     def make(neuron: str) -> nn.Module:
-        return spikingjelly("model.parametric_lif_net").NMNISTNet(channels, **_options(neuron))  # type: ignore[no-any-return]
+        return spikingjelly_module("model.parametric_lif_net").NMNISTNet(channels, **_options(neuron))  # type: ignore[no-any-return]
 
     return make
 
@@ -224,7 +198,7 @@ def theirs_of(case: Case, ours: nn.Module) -> Contender:
     """SpikingJelly's net with our weights."""
     net = prepared(case.theirs(case.neuron))
     net.load_state_dict(ours.state_dict())
-    functional_of_theirs = spikingjelly("functional")
+    functional_of_theirs = spikingjelly_module("functional")
     functional_of_theirs.set_step_mode(net, "m")
 
     def run(x: Tensor) -> Tensor:

@@ -41,17 +41,7 @@ class PopSANCore(nn.Module):
 
     def __init__(self, core: nn.Module) -> None:
         super().__init__()
-        self.linears = nn.ModuleList(
-            nn.Linear(layer.in_features, layer.out_features)
-            for layer in core.layers  # type: ignore[union-attr]
-            if isinstance(layer, nn.Linear)
-        )
-        for mine, theirs in zip(
-            self.linears,
-            [layer for layer in core.layers if isinstance(layer, nn.Linear)],  # type: ignore[union-attr]
-            strict=True,
-        ):
-            mine.load_state_dict(theirs.state_dict())
+        self.linears = nn.ModuleList(layer for layer in core.layers if isinstance(layer, nn.Linear))  # type: ignore[union-attr]
         self.decoder = core.decoder
         nodes = [node for node in core.modules() if isinstance(node, BaseNode) and node.fires]
         self.spike = nodes[0].surrogate_function
@@ -62,7 +52,7 @@ class PopSANCore(nn.Module):
         out = []
         for x in x_seq:
             for i, linear in enumerate(self.linears):
-                current[i] = current[i] * 0.5 + linear(x)
+                current[i] = current[i] * 0.5 + nn.functional.linear(x, linear.weight, linear.bias)  # type: ignore[arg-type]
                 potential[i] = potential[i] * 0.75 * (1.0 - spikes[i]) + current[i]
                 x = spikes[i] = self.spike(potential[i] - 0.5)
             out.append(x)

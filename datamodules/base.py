@@ -145,6 +145,12 @@ class _Seeded(Dataset[Sample]):
         with seeded_globals(generator_of(self.seed, epoch, index)):
             return self.samples[index]
 
+    def __getitems__(self, places: list[tuple[int, int] | int]) -> Sequence[Sample]:
+        """The samples of a batch: at once where they are gathered, which draws nothing."""
+        indices = [place[1] if isinstance(place, tuple) else place for place in places]
+        gathered = self.samples.gathered(indices) if isinstance(self.samples, _Frames) else None
+        return [self[place] for place in places] if gathered is None else gathered
+
 
 class SpikingDataModule(pl.LightningDataModule):
     """Base of all datamodules: a subclass gives its datasets, this makes loaders that resume to the bit.
@@ -289,10 +295,15 @@ class _Frames(Dataset[Sample], Generic[Source]):
 
     def __getitems__(self, indices: list[int]) -> Sequence[Sample]:
         """The samples of a batch, which is what a loader asks for where it can."""
+        gathered = self.gathered(indices)
+        return [self[index] for index in indices] if gathered is None else gathered
+
+    def gathered(self, indices: list[int]) -> Gathered | None:
+        """The samples of a batch where they can be had at once."""
         chosen = [self.samples[index] for index in indices]
         frames = self.module.integrate_many([source for _, source, _ in chosen])
         if frames is None:
-            return [self[index] for index in indices]
+            return None
         return Gathered(torch.from_numpy(frames), [label for _, _, label in chosen], [name for name, _, _ in chosen])
 
 

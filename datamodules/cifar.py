@@ -14,10 +14,10 @@ import numpy.typing as npt
 from jellyfit.datamodules.cache import cached_folder
 from jellyfit.datamodules.fetch import SourceFile, exclusive, fetch, find, verify
 from jellyfit.datamodules.pickles import ArrayUnpickler
-from jellyfit.datamodules.splits import split_by_class
+from jellyfit.datamodules.splits import check_val_fraction, counted, split_off_val
 from jellyfit.datamodules.stills import ImageDataModule, ImageSource
 from jellyfit.datamodules.trees import unpacked_tree
-from jellyfit.errors import ConfigError, DataError
+from jellyfit.errors import DataError
 from jellyfit.frames import BatchTransform, FrameTransform
 from jellyfit.images import ImageTransform, Normalize, Window
 
@@ -227,10 +227,8 @@ class CIFAR10(ImageDataModule):
             batch_transforms,
             self.statistics if normalize is None else normalize,
         )
-        if not 0 <= val_fraction < 1:
-            raise ConfigError(f"data.init_args.val_fraction={val_fraction}: expected 0 or more, and less than 1.")
         self.root = Path(root)
-        self.val_fraction = val_fraction
+        self.val_fraction = check_val_fraction(val_fraction)
         self.download = download
         self._folder: Path | None = None
         self._records: dict[str, _Records] = {}
@@ -302,9 +300,7 @@ class CIFAR10(ImageDataModule):
             records = self.records("test")
             return _Part(records, np.arange(len(records.labels)), "test")
         records = self.records("train")
-        fractions = {"train": 1 - self.val_fraction, "val": self.val_fraction}
-        parts = split_by_class(records.labels.tolist(), fractions, self.seed)
-        return _Part(records, np.array(parts[split], dtype=np.int64), "train")
+        return _Part(records, split_off_val(records.labels, self.val_fraction, self.seed)[split], "train")
 
     def summary(self) -> str:
         """What there is: images of each part and class."""
@@ -312,11 +308,7 @@ class CIFAR10(ImageDataModule):
         for split in ("train", "val", "test"):
             part = self.images(split)
             assert isinstance(part, _Part)
-            counts = np.bincount(part.records.labels[part.indices], minlength=len(self.classes))
-            lines.append(
-                f"  {split:5} {len(part):7,} samples, {counts.min():,} to {counts.max():,} of each of "
-                f"{len(self.classes)} classes"
-            )
+            lines.append(counted(split, part.records.labels[part.indices], len(self.classes)))
         return "\n".join(lines)
 
     def problems(self) -> list[str]:

@@ -8,26 +8,13 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from jellyfit.control import Rollout, Spaces
 from jellyfit.control.rollout import Episodes, evaluate, gymnasium, spaces_of
 from jellyfit.errors import ConfigError
 
 __all__ = ["Environments"]
-
-
-class _Turns(Dataset[int]):
-    """``size`` turns: how often an epoch asks the task to step its environments."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-
-    def __len__(self) -> int:
-        return self.size
-
-    def __getitem__(self, i: int) -> int:
-        return i
 
 
 class Environments(pl.LightningDataModule):
@@ -146,7 +133,7 @@ class Environments(pl.LightningDataModule):
     @staticmethod
     def _loader(turns: int) -> DataLoader[int]:
         # with a generator of its own: making an iterator draws a number, and a resumed run makes others
-        return DataLoader(_Turns(turns), batch_size=None, generator=torch.Generator().manual_seed(0))
+        return DataLoader(range(turns), batch_size=None, generator=torch.Generator().manual_seed(0))  # type: ignore[arg-type]
 
     def val_dataloader(self) -> DataLoader[int]:
         """One evaluation."""

@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 from jellyfit.datamodules.cache import cached_folder
 from jellyfit.datamodules.fetch import exclusive
-from jellyfit.datamodules.splits import split_by_class
+from jellyfit.datamodules.splits import check_val_fraction, counted, split_off_val
 from jellyfit.datamodules.stills import ImageDataModule, ImageSource
-from jellyfit.errors import ConfigError, DataError
+from jellyfit.errors import DataError
 from jellyfit.frames import BatchTransform, FrameTransform, HorizontalFlip
 from jellyfit.images import (
     BrokenImageError,
@@ -218,10 +218,8 @@ class ImageFolder(ImageDataModule):
             Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) if normalize is None else normalize,
             skip_broken,
         )
-        if not 0 <= val_fraction < 1:
-            raise ConfigError(f"data.init_args.val_fraction={val_fraction}: expected 0 or more, and less than 1.")
         self.root = Path(root)
-        self.val_fraction = val_fraction
+        self.val_fraction = check_val_fraction(val_fraction)
         self.draft = draft
         self.upright = upright
         self.cache = self.root / "cache" if cache is None else Path(cache)
@@ -287,9 +285,7 @@ class ImageFolder(ImageDataModule):
         listing = self.listing(folder)
         indices = None
         if folder == "train" and self.val_fraction > 0:
-            fractions = {"train": 1 - self.val_fraction, "val": self.val_fraction}
-            parts = split_by_class(listing.labels.tolist(), fractions, self.seed)
-            indices = np.array(parts[split], dtype=np.int64)
+            indices = split_off_val(listing.labels, self.val_fraction, self.seed)[split]
         return _Files(listing, folder, indices, self.draft and split == "train", self.upright)
 
     def summary(self) -> str:
@@ -298,11 +294,7 @@ class ImageFolder(ImageDataModule):
         for split in self._splits():
             part = self.images(split)
             assert isinstance(part, _Files)
-            counts = np.bincount(part.labels(), minlength=len(self.classes))
-            lines.append(
-                f"  {split:5} {len(part):9,} samples, {counts.min():,} to {counts.max():,} of each of "
-                f"{len(self.classes)} classes (folder {part.prefix})"
-            )
+            lines.append(f"{counted(split, part.labels(), len(self.classes), width=9)} (folder {part.prefix})")
         return "\n".join(lines)
 
     def problems(self) -> list[str]:

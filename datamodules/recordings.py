@@ -9,14 +9,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
-import numpy as np
 import numpy.typing as npt
 
 from jellyfit import events
 from jellyfit.datamodules.base import EventDataModule
 from jellyfit.datamodules.cache import check_cache
 from jellyfit.datamodules.fetch import SourceFile, fetch, find
-from jellyfit.datamodules.splits import saved_split, split_by_class, split_by_group
+from jellyfit.datamodules.splits import counted, saved_split, split_by_class, split_by_group
 from jellyfit.datamodules.store import ArrayStore, build_store, default_workers
 from jellyfit.datamodules.trees import Tree, archive_stem, open_tree
 from jellyfit.errors import ConfigError, DataError
@@ -384,11 +383,7 @@ class RecordingsModule(EventDataModule):
         assert self._parts is not None
         lines = [f"{type(self).__name__} in {self.root.resolve()}"]
         for name, part in self._parts.items():
-            counts = np.bincount([recording.label for recording in part], minlength=len(self.classes))
-            lines.append(
-                f"  {name:5} {len(part):7,} samples, {counts.min():,} to {counts.max():,} of each of "
-                f"{len(self.classes)} classes"
-            )
+            lines.append(counted(name, [recording.label for recording in part], len(self.classes)))
         if self._store is not None:
             lines.append(f"  cache {self._store.nbytes() / 1e6:,.1f} MB of {self.cache}")
         return "\n".join(lines)

@@ -50,6 +50,27 @@ def split_by_class(
     return {name: sorted(indices) for name, indices in parts.items()}
 
 
+def split_off_val(labels: npt.NDArray[Any], val_fraction: float, seed: int) -> dict[str, npt.NDArray[np.int64]]:
+    """``"train"`` and ``"val"``: indices ``[N]`` of the samples, every class with its share, see split_by_class."""
+    parts = split_by_class(labels.tolist(), {"train": 1 - val_fraction, "val": val_fraction}, seed)
+    return {name: np.array(indices, dtype=np.int64) for name, indices in parts.items()}
+
+
+def counted(part: str, labels: Sequence[int] | npt.NDArray[Any], classes: int, width: int = 7) -> str:
+    """A line that says how many samples a part has, in all and of each class."""
+    counts = np.bincount(labels, minlength=classes)
+    return (
+        f"  {part:5} {len(labels):{width},} samples, {counts.min():,} to {counts.max():,} of each of {classes} classes"
+    )
+
+
+def check_val_fraction(val_fraction: float) -> float:
+    """A share of the training samples that validates, if it is one."""
+    if not 0 <= val_fraction < 1:
+        raise ConfigError(f"data.init_args.val_fraction={val_fraction}: expected 0 or more, and less than 1.")
+    return val_fraction
+
+
 def split_by_group(groups: Sequence[Hashable], fractions: Mapping[str, float], seed: int = 0) -> dict[str, list[int]]:
     """Parts that have no group (a person, a recording) in common.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import bisect
 import ctypes
 import hashlib
-import os
 import pickle
 import sys
 import zlib
@@ -413,5 +412,5 @@ def _make_taken(name: str, source: Any) -> npt.NDArray[Any]:
 
 def default_workers() -> int:
     """Processes for preparing data: one a core, and none where there is a single one."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = native.usable_cores()
     return cores if cores > 1 else 0

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-__all__ = ["NativeStatus", "NativeWarning", "cache_folder", "load", "status", "write_whole"]
+__all__ = ["NativeStatus", "NativeWarning", "cache_folder", "load", "status", "usable_cores", "write_whole"]
 
 _FLAGS = ("-O3", "-ffp-contract=off", "-shared", "-fPIC")
 _COMPILE_SECONDS = 300
@@ -133,6 +133,17 @@ def status() -> NativeStatus:
         cache_writable=_writable(cache),
         reason=reason,
     )
+
+
+def usable_cores() -> int:
+    """Cores of this machine that this process may use, at least 1.
+
+    Examples:
+        >>> from jellyfit import native
+        >>> native.usable_cores() >= 1
+        True
+    """
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cache_folder() -> Path:

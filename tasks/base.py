@@ -16,7 +16,7 @@ from jellyfit.backbones import Backbone
 from jellyfit.datamodules.batch import Batch, as_batch
 from jellyfit.encoders import Encoder
 from jellyfit.errors import ConfigError, InputError
-from jellyfit.metrics import SUM_DTYPE, FiringRateMeter, WeightedMean
+from jellyfit.metrics import FiringRateMeter, WeightedMean
 from jellyfit.parameter_groups import ParameterGroups
 from jellyfit.rng import get_rng_state, set_rng_state
 from jellyfit.tasks.layer_sync import keep_step_modes
@@ -276,10 +276,6 @@ class SpikingTask(Task):
                 self._log_same(f"{stage}/{name}", value, prog_bar=name in ("loss", "accuracy"))
             metric.reset()
 
-    def _log_same(self, name: str, value: Tensor, **options: Any) -> None:
-        """Log what is already the same on every process: Lightning is asked for the maximum, which changes nothing."""
-        self.log(name, value, sync_dist=True, reduce_fx="max", **options)
-
     def on_train_epoch_start(self) -> None:
         self._forget("train")  # not called when a run goes on in the middle of an epoch
 
@@ -296,18 +292,7 @@ class SpikingTask(Task):
         self._log_metrics("val")
         self._meter.stop()
         if self.log_firing_rates and not self.trainer.sanity_checking:
-            self._log_firing_rates()
-
-    def _log_firing_rates(self) -> None:
-        sums = self._meter.sums()
-        if not sums:
-            return
-        totals = torch.stack([total.to(self.device) for total, _ in sums.values()])
-        counts = torch.tensor([count for _, count in sums.values()], dtype=SUM_DTYPE, device=self.device)
-        totals, counts = self.trainer.strategy.reduce(torch.stack([totals, counts]), reduce_op="sum")
-        for layer, rate, count in zip(sums, totals / counts, counts.tolist(), strict=True):
-            if count:
-                self._log_same(f"firing_rate/{layer}", rate)
+            self._log_firing_rates(self._meter)
 
     def on_test_epoch_start(self) -> None:
         self._forget("test")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,11 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from jellyfit import pictures
+from jellyfit.callbacks.folders import save_table
 from jellyfit.control import Actor, Episodes, RunningNorm, Spaces, SpikingActor, Step
 from jellyfit.datamodules.environments import Environments
 from jellyfit.errors import ConfigError, JellyfitError
 from jellyfit.metrics import FiringRateMeter
 from jellyfit.rng import get_rng_state, set_rng_state
+from jellyfit.tasks.resume import of_every_process
 from jellyfit.tasks.task import Task
 
 __all__ = ["ActorFactory", "ControlTask"]
@@ -203,7 +204,7 @@ class ControlTask(Task):
         self._returns, self._lengths, self._sums = [], [], {}
 
     def _log(self, name: str, value: float, **options: Any) -> None:
-        # the first process's is shown; maximum and mean are alike for what all know
+        """Log the mean of what the processes have."""
         self.log(name, torch.tensor(value, dtype=torch.float64), sync_dist=True, batch_size=1, **options)
 
     # ------------------------------------------------------------ evaluation
@@ -216,9 +217,8 @@ class ControlTask(Task):
         meter = FiringRateMeter(self.actor)
         meter.start()
         played = self.play()
-        for layer, (total, count) in meter.sums().items():
-            self._log(f"firing_rate/{layer}", float(total) / max(count, 1))
         meter.stop()
+        self._log_firing_rates(meter)
         self._log_episodes("val", played)
 
     def play(
@@ -250,10 +250,9 @@ class ControlTask(Task):
         folder: Path | None = getattr(self.trainer, "run_folder", None)
         if folder is None or not self.trainer.is_global_zero:
             return
-        with (folder / "test_returns.csv").open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["episode", "return", "length"])
-            writer.writerows(enumerate_rows(played))
+        episodes = enumerate(zip(played.returns, played.lengths, strict=True))
+        rows = [{"episode": i, "return": str(total), "length": length} for i, (total, length) in episodes]
+        save_table(self.trainer, "test_returns", list(rows[0]), rows)  # as text: all digits
         self._film(folder)
 
     def _film(self, folder: Path) -> None:
@@ -304,11 +303,7 @@ class ControlTask(Task):
             "rollout": rollout,
             "kept": self.kept(),
         }
-        world = self.trainer.world_size
-        everyone: list[Any] = [None] * world
-        if world > 1:
-            torch.distributed.all_gather_object(everyone, mine)
-        checkpoint["jellyfit_control"] = everyone if world > 1 else [mine]
+        checkpoint["jellyfit_control"] = list(of_every_process(self, mine).values())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.spaces is None and checkpoint.get("jellyfit_spaces"):
@@ -344,8 +339,3 @@ class ControlTask(Task):
     def _say_if_resumed(self) -> None:
         if self.trainer.ckpt_path is not None and self.trainer.is_global_zero:
             print(f"Note: {self.trainer.ckpt_path} holds networks alone: experience is collected anew.")
-
-
-def enumerate_rows(played: Episodes) -> list[tuple[int, float, int]]:
-    """Rows of a table of episodes: number, return, length."""
-    return [(i, total, length) for i, (total, length) in enumerate(zip(*played, strict=True))]

@@ -16,6 +16,7 @@ from jellyfit.rng import get_rng_state, set_rng_state
 
 if TYPE_CHECKING:
     from jellyfit.tasks.base import SpikingTask
+    from jellyfit.tasks.task import Task
 
 KEY = "jellyfit_processes"
 """Where it stands in a checkpoint."""
@@ -28,25 +29,29 @@ def counting(task: SpikingTask, stage: str) -> Iterator[tuple[str, Metric]]:
             yield name, module
 
 
-def save_processes(task: SpikingTask, checkpoint: dict[str, Any]) -> None:
-    """Put into ``checkpoint`` what every process needs to go on to the bit; all of them call this together.
+def of_every_process(task: Task, mine: Any) -> dict[int, Any]:
+    """``mine`` of every process, by its rank; all of them call this together.
 
     After an error the others may be gone: then that of this process alone.
     """
+    trainer = task._trainer
+    number, rank = (1, 0) if trainer is None else (trainer.world_size, trainer.global_rank)
+    if number > 1 and trainer is not None and not trainer.interrupted and torch.distributed.is_initialized():
+        gathered: list[Any] = [None] * number
+        torch.distributed.all_gather_object(gathered, mine)
+        return dict(enumerate(gathered))
+    return {rank: mine}
+
+
+def save_processes(task: SpikingTask, checkpoint: dict[str, Any]) -> None:
+    """Put into ``checkpoint`` what every process needs to go on to the bit, see :func:`of_every_process`."""
     counted = {
         name: {"updates": metric.update_count, "state": move_data_to_device(metric.metric_state, torch.device("cpu"))}
         for name, metric in counting(task, "train")
         if metric.update_called
     }
-    mine = {"rng": get_rng_state(), "counted": counted}
-    trainer = task._trainer
-    number, rank = (1, 0) if trainer is None else (trainer.world_size, trainer.global_rank)
-    states: dict[int, Any] = {rank: mine}
-    if number > 1 and trainer is not None and not trainer.interrupted and torch.distributed.is_initialized():
-        gathered: list[Any] = [None] * number
-        torch.distributed.all_gather_object(gathered, mine)
-        states = dict(enumerate(gathered))
-    checkpoint[KEY] = {"number": number, "states": states}
+    states = of_every_process(task, {"rng": get_rng_state(), "counted": counted})
+    checkpoint[KEY] = {"number": 1 if task._trainer is None else task._trainer.world_size, "states": states}
 
 
 def restore_processes(task: SpikingTask, saved: dict[str, Any]) -> None:

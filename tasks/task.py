@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import lightning.pytorch as pl
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from jellyfit.doctor import slow_precision
 from jellyfit.errors import ConfigError
+from jellyfit.metrics import SUM_DTYPE, FiringRateMeter
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -50,6 +51,22 @@ class Task(pl.LightningModule):
         said = slow_precision(str(self.trainer.precision), self.device)
         if said is not None and self.trainer.is_global_zero:
             print(f"Note: {said}", flush=True)
+
+    def _log_same(self, name: str, value: Tensor, **options: Any) -> None:
+        """Log what is already the same on every process: Lightning is asked for the maximum, which changes nothing."""
+        self.log(name, value, sync_dist=True, reduce_fx="max", batch_size=1, **options)
+
+    def _log_firing_rates(self, meter: FiringRateMeter) -> None:
+        """Log spikes per neuron and step of every layer, of all processes together."""
+        sums = meter.sums()
+        if not sums:
+            return
+        totals = torch.stack([total.to(self.device) for total, _ in sums.values()])
+        counts = torch.tensor([count for _, count in sums.values()], dtype=SUM_DTYPE, device=self.device)
+        totals, counts = self.trainer.strategy.reduce(torch.stack([totals, counts]), reduce_op="sum")
+        for layer, rate, count in zip(sums, totals / counts, counts.tolist(), strict=True):
+            if count:
+                self._log_same(f"firing_rate/{layer}", rate)
 
     def _keep_hyperparameters(self) -> None:
         """Under the command line, checkpoints hold the configuration as plain data: load_from_checkpoint(path) works.

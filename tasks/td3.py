@@ -236,9 +236,9 @@ class TD3Task(ControlTask):
         self.reduce_gradients(list(self.critic.parameters()))
         critic_optimizer.step()
         told = {"critic_loss": loss.detach(), "q": target.mean()}
-        update = getattr(self.replay, "update", None)
-        if update is not None:
-            update(batch.place, error.detach().abs().mean(0).cpu().numpy())
+        if batch.weight is not None:  # the buffer draws by errors
+            assert batch.place is not None
+            self.replay.update(batch.place, error.detach().abs().mean(0).cpu().numpy())
         if self.updates % self.policy_delay == 0:
             self.critic.requires_grad_(False)
             actor_loss = -self.critic.first(batch.obs, self.actor(batch.obs)).mean()

@@ -129,6 +129,9 @@ class ReplayBuffer:
         """Draw transitions; tensors on the CPU."""
         return self._take(rng.integers(0, self._filled(), batch_size))
 
+    def update(self, place: Array, error: Array) -> None:
+        """Take note of the errors ``[N]`` of the transitions at ``place``; a buffer that draws uniformly does not."""
+
     def _filled(self) -> int:
         if not self._size:
             raise InputError(f"{type(self).__name__}: it is empty; add transitions before drawing any.")
@@ -232,13 +235,13 @@ class PrioritisedReplay(ReplayBuffer):
         weight = (size * self._tree[index + self._leaves] / total) ** -self.beta
         return self._take(index, torch.from_numpy((weight / weight.max()).astype(np.float32)))
 
-    def update(self, index: Array, error: Array) -> None:
-        """Errors ``[N]`` of the transitions at ``index``, of either sign."""
+    def update(self, place: Array, error: Array) -> None:
+        """Errors ``[N]`` of the transitions at ``place``, of either sign."""
         priority = np.abs(np.asarray(error, np.float64)) + self.eps
         if not np.isfinite(priority).all():
             raise InputError("PrioritisedReplay: an error is NaN or infinite; the critic has diverged.")
         self._largest = max(self._largest, float(priority.max(initial=0.0)))
-        self._set(index, priority**self.alpha)
+        self._set(place, priority**self.alpha)
 
     def state_dict(self) -> dict[str, Any]:
         leaves = torch.from_numpy(self._tree[self._leaves : self._leaves + self._size].copy())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -69,6 +68,10 @@ class Spaces(NamedTuple):
     high: list[float]
 
 
+def _name(env: gym.Env[Any, Any]) -> str:
+    return getattr(env.spec, "id", None) or type(env.unwrapped).__name__
+
+
 def spaces_of(env: gym.Env[Any, Any]) -> Spaces:
     """The sizes of ``env``.
 
@@ -83,7 +86,7 @@ def spaces_of(env: gym.Env[Any, Any]) -> Spaces:
     """
     Box = gymnasium().spaces.Box
     obs, act = env.observation_space, env.action_space
-    name = getattr(env.spec, "id", None) or type(env.unwrapped).__name__
+    name = _name(env)
     if not isinstance(obs, Box) or len(obs.shape) != 1:
         raise ConfigError(
             f"{name}: its observations are {obs}; expected a vector of numbers (Box of one dimension). "
@@ -165,7 +168,7 @@ class Rollout:
             raise ConfigError(f"vectorization={vectorization!r}: expected 'sync' or 'async'.")
         probe = make()
         self.spaces = spaces_of(probe)
-        self.name = getattr(probe.spec, "id", None) or type(probe.unwrapped).__name__
+        self.name = _name(probe)
         probe.close()
         self.environments, self.seed = environments, seed
         kind = gym.vector.SyncVectorEnv if vectorization == "sync" else gym.vector.AsyncVectorEnv
@@ -363,7 +366,7 @@ def evaluate(
     check_steps("evaluate: episodes", episodes)
     envs = [make() for _ in range(episodes)]
     returns, lengths = np.zeros(episodes), np.zeros(episodes, np.int64)
-    name = getattr(envs[0].spec, "id", None) or type(envs[0].unwrapped).__name__
+    name = _name(envs[0])
     try:
         seeds = [int(np.random.SeedSequence([seed, 2**31, i]).generate_state(1)[0]) for i in range(episodes)]
         seen = [np.asarray(env.reset(seed=s)[0], np.float32) for env, s in zip(envs, seeds, strict=True)]
@@ -392,4 +395,4 @@ def evaluate(
     finally:
         for env in envs:
             env.close()
-    return Episodes(returns.tolist(), copy.copy(lengths).tolist())
+    return Episodes(returns.tolist(), lengths.tolist())

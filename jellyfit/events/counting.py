@@ -137,7 +137,7 @@ def _threads(N: int) -> int:
     """How many threads count N events: one for few of them, and in the processes of a loader, which are several."""
     if N < _MANY or multiprocessing.parent_process() is not None:
         return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = native.usable_cores()
     told = os.environ.get("OMP_NUM_THREADS", "")
     return min(int(told) if told.isdecimal() and int(told) else cores, cores, N // _MANY + 1)
 

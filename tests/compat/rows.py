@@ -6,16 +6,15 @@ import importlib
 import importlib.util
 import inspect
 import os
-import sys
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+
+from benchmarks.stand_ins import spikingjelly_module
 
 __all__ = ["Row", "close", "defaults_differ", "peer"]
 
@@ -73,26 +72,7 @@ def peer(module: str = "") -> ModuleType:
         if os.environ.get("JELLYFIT_REQUIRE_SPIKINGJELLY") == "1":
             pytest.fail(f"JELLYFIT_REQUIRE_SPIKINGJELLY=1, but {message}", pytrace=False)
         pytest.skip(message)
-    with warnings.catch_warnings(), _download_helpers():
-        warnings.simplefilter("ignore")  # what its dependencies say at import is not our matter
-        return importlib.import_module(f"spikingjelly.activation_based.{module}".rstrip("."))
-
-
-@contextmanager
-def _download_helpers() -> Iterator[None]:
-    """Its networks take a function for downloads from torchvision, and nothing else: make that import work without."""
-    names = ("torchvision", "torchvision.models", "torchvision.models.utils")
-    if importlib.util.find_spec("torchvision") is not None:
-        yield
-        return
-    modules = {name: ModuleType(name) for name in names}
-    modules[names[-1]].load_state_dict_from_url = None  # type: ignore[attr-defined]
-    sys.modules.update(modules)
-    try:
-        yield
-    finally:
-        for name in names:
-            del sys.modules[name]
+    return spikingjelly_module(module)
 
 
 def close(ours: torch.Tensor, theirs: torch.Tensor, what: str = "") -> None:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+import torch
 
 from jellyfit import events
 from jellyfit.datamodules import CIFAR10DVS
@@ -94,6 +95,13 @@ class TestCIFAR10DVS(Published):
         small, large = (next(iter(each.test_dataloader())).x for each in (data, full))
         assert small.shape[-2:] == (48, 48)
         np.testing.assert_allclose(small.mean((-2, -1)), large.float().mean((-2, -1)), rtol=1e-5)
+
+    def test_workers_load_the_batches_that_the_process_itself_loads(self, made: tuple[Path, dict[str, Truth]]) -> None:
+        own, workers = (self.data(made[0], cache="frames", num_workers=number) for number in (0, 1))
+        for mine, theirs in zip(self.batches(own), self.batches(workers), strict=True):
+            assert mine.ids == theirs.ids
+            assert torch.equal(mine.x, theirs.x)
+            assert torch.equal(mine.y, theirs.y)
 
     def test_the_split_in_file_order_is_spikingjelly_s(self, made: tuple[Path, dict[str, Truth]]) -> None:
         root, truth = made
