@@ -37,7 +37,7 @@ class Line(gym.Env):  # type: ignore[misc, name-defined]
         self.t += 1
         self.x += float(action[0]) + 0.1 * float(self.np_random.normal())
         if self.noisy:
-            self.x += float(np.random.default_rng().normal())
+            self.x -= 1 + float(np.random.default_rng().random())  # away from the end, which would begin an episode
         reward, seen = -abs(self.x), self._seen()
         if self.t == self.at:
             if self.fault == "nan":
