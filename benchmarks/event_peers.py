@@ -62,6 +62,8 @@ def decoders() -> dict[str, dict[str, Callable[[Path], Columns]]]:
             utils = modules["utils"]
         found["aedat3"]["SpikingJelly"] = utils.load_aedat_v3
         found["atis"]["SpikingJelly"] = utils.load_ATIS_bin
+    if importlib.util.find_spec("tonic") is not None:
+        found["aedat3"]["tonic"] = _tonic_aedat3
     return found
 
 
@@ -78,6 +80,17 @@ def frame_makers(T: int, split_by: str, size: tuple[int, int]) -> dict[str, Call
         by = {"number": "n_event_bins", "time": "n_time_bins"}[split_by]
         found["tonic"] = ToFrame((size[1], size[0], 2), **{by: T})
     return found
+
+
+def _tonic_aedat3(path: Path) -> Columns:
+    """What tonic's DVSGesture does for a recording, its fields taken out as there."""
+    from tonic import io
+
+    version, start, _ = io.read_aedat_header_from_file(str(path))
+    found = io.get_aer_events_from_file(str(path), version, start)
+    address = found["address"]
+    x, y, p = (address >> 17) & 0x1FFF, (address >> 2) & 0x1FFF, (address >> 1) & 1
+    return io.make_structured_array(x, y, found["timeStamp"], p)  # type: ignore[no-any-return]
 
 
 def _np_load(path: Path) -> Columns:

@@ -4,10 +4,10 @@
 
 Frames stand beside copying the same bytes, two usual NumPy ways, and SpikingJelly and tonic where they are installed
 (SpikingJelly's are compared by number; the others' slices have other bounds); the copy of the events' bytes is the
-limit of what reading them once (and writing as much) can reach. Decoding stands beside the loaders of SpikingJelly,
-where it is installed, and np.load. Every path is checked against the others before it is timed. Files come from the
-disk's cache. Then voxel grids and time surfaces, with C, without, on PyTorch's CPU device, the usual NumPy way, and
-tonic's (timed, not compared: its voxel grid is another).
+limit of what reading them once (and writing as much) can reach. Decoding stands beside the loaders of SpikingJelly
+and tonic, where they are installed, and np.load. Every path is checked against the others before it is timed. Files
+come from the disk's cache. Then voxel grids and time surfaces, with C, without, on PyTorch's CPU device, the usual
+NumPy way, and tonic's (timed, not compared: its voxel grid is another).
 """
 
 import argparse

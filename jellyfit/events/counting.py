@@ -25,7 +25,8 @@ _OUTSIDE, _UNSORTED = -1, -2
 # One pass reads each event once, checks it against the sensor and against the time of the event in front, and adds one
 # to its counter. Counters are as narrow as they can be (a frame of 128 x 128 then fits the first-level cache); one that
 # wraps to zero stops the pass, and the caller goes on from that slice with the next wider type. The checks are branches
-# that are never taken: collecting them in a variable takes longer.
+# that are never taken: collecting them in a variable takes longer. Two events a round, and a polarity's frame looked up
+# rather than chosen: so it takes 0.6 ns an event wherever the compiler lays the loop (one event a round: 0.65 to 0.95).
 _SOURCE = r"""
 #include <stdint.h>
 #include <string.h>
@@ -34,28 +35,38 @@ _SOURCE = r"""
 #define OUTSIDE -1
 #define UNSORTED -2
 
-#define DEFINE_COUNT(NAME, COUNTER)                                                                                  \
+/* Reads the event at `event + k * STRIDE` and points `pixel##k` at its counter. */
+#define LOCATE(COUNTER, k)                                                                                          \
+  int64_t t##k;                                                                                                     \
+  uint16_t x##k, y##k;                                                                                              \
+  uint8_t p##k;                                                                                                     \
+  memcpy(&t##k, event + k * STRIDE, sizeof t##k);                                                                   \
+  memcpy(&x##k, event + k * STRIDE + 8, sizeof x##k);                                                               \
+  memcpy(&y##k, event + k * STRIDE + 10, sizeof y##k);                                                              \
+  memcpy(&p##k, event + k * STRIDE + 12, sizeof p##k);                                                              \
+  if ((x##k >= width) | (y##k >= height)) return OUTSIDE;                                                           \
+  if (t##k < before) return UNSORTED;                                                                               \
+  before = t##k;                                                                                                    \
+  COUNTER *pixel##k = polarity[p##k != 0] + y##k * width + x##k;
+
+#define DEFINE_COUNT(NAME, COUNTER)                                                                                 \
   /* Returns the slice at which a counter wrapped, `slices` when none did, OUTSIDE or UNSORTED at such an event. */ \
   int64_t NAME(const char *events, const int64_t *bounds, int64_t first, int64_t slices, int64_t height,            \
                int64_t width, COUNTER *frames) {                                                                    \
     for (int64_t j = first; j < slices; j++) {                                                                      \
-      COUNTER *off = frames + j * 2 * height * width, *on = off + height * width;                                   \
+      COUNTER *off = frames + j * 2 * height * width, *polarity[2] = {off, off + height * width};                   \
       const char *event = events + bounds[2 * j] * STRIDE, *end = events + bounds[2 * j + 1] * STRIDE;              \
       int64_t before = INT64_MIN;                                                                                   \
       if (bounds[2 * j] > 0 && event < end) memcpy(&before, event - STRIDE, sizeof before);                         \
-      for (; event < end; event += STRIDE) {                                                                        \
-        int64_t t;                                                                                                  \
-        uint16_t x, y;                                                                                              \
-        uint8_t p;                                                                                                  \
-        memcpy(&t, event, sizeof t);                                                                                \
-        memcpy(&x, event + 8, sizeof x);                                                                            \
-        memcpy(&y, event + 10, sizeof y);                                                                           \
-        memcpy(&p, event + 12, sizeof p);                                                                           \
-        if (x >= width || y >= height) return OUTSIDE;                                                              \
-        if (t < before) return UNSORTED;                                                                            \
-        before = t;                                                                                                 \
-        COUNTER *frame = p ? on : off;                                                                              \
-        if (++frame[y * width + x] == 0) return j;                                                                  \
+      for (; event + STRIDE < end; event += 2 * STRIDE) {                                                           \
+        LOCATE(COUNTER, 0)                                                                                          \
+        LOCATE(COUNTER, 1)                                                                                          \
+        if (++*pixel0 == 0) return j;                                                                               \
+        if (++*pixel1 == 0) return j;                                                                               \
+      }                                                                                                             \
+      if (event < end) {                                                                                            \
+        LOCATE(COUNTER, 0)                                                                                          \
+        if (++*pixel0 == 0) return j;                                                                               \
       }                                                                                                             \
     }                                                                                                               \
     return slices;                                                                                                  \
@@ -115,10 +126,15 @@ def _count_c(
 ) -> tuple[npt.NDArray[Any], int]:
     frames: npt.NDArray[Any] = np.zeros(shape, _COUNTERS[0])
     threads = min(_threads(len(events)), len(bounds))
-    if threads > 1:
-        if _count_apart(_function(library, "count_uint8"), events, bounds, frames, threads):
-            return frames, shape[0]
-        frames[:] = 0  # something is the matter: the events in their order tell what
+    for counter in _COUNTERS if threads > 1 else ():
+        if frames.dtype != counter:
+            frames = np.zeros(shape, counter)
+        ended = _count_apart(_function(library, f"count_{counter.name}"), events, bounds, frames, threads)
+        if ended == shape[0]:
+            return frames, ended
+        if ended < 0:  # something is the matter: the events in their order tell what
+            frames = np.zeros(shape, _COUNTERS[0])
+            break
     reached = 0
     for counter in _COUNTERS:
         if frames.dtype != counter:
@@ -144,8 +160,12 @@ def _threads(N: int) -> int:
 
 def _count_apart(
     count: Any, events: EventArray, bounds: npt.NDArray[np.int64], frames: npt.NDArray[Any], threads: int
-) -> bool:
-    """Count stretches of slices with about equally many events, each in a thread; whether all went well."""
+) -> int:
+    """Count stretches of slices with about equally many events, each in a thread.
+
+    Returns:
+        What a count returns: the number of slices, a slice at which a counter wrapped, or what is the matter.
+    """
     _, _, height, width = frames.shape
     ends = np.cumsum(bounds[:, 1] - bounds[:, 0])
     cuts = [0, *np.searchsorted(ends, ends[-1] * np.arange(1, threads) / threads).tolist(), len(bounds)]
@@ -160,7 +180,9 @@ def _count_apart(
     run(0)
     for helper in helpers:
         helper.join()
-    return done == cuts[1:]
+    return min(
+        end if end < 0 else (len(bounds) if end == cut else end) for end, cut in zip(done, cuts[1:], strict=True)
+    )
 
 
 def _function(library: ctypes.CDLL, name: str) -> Any:

@@ -18,7 +18,7 @@ from jellyfit.native import write_whole
 
 __all__ = ["iter_events", "put_in_order", "read_events", "write_events"]
 
-_READ_AT_ONCE = 2**22  # events; most files are then one array, which needs no joining
+_READ_AT_ONCE = 2**26  # events; most files are then one array, which needs no joining
 
 
 def read_events(

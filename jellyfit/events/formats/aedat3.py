@@ -116,20 +116,21 @@ def _events(source: Source, runs: list[Run], count: int, clock: Clock) -> EventA
 
 def _runs(source: Source, start: int) -> Iterator[tuple[int, Run]]:
     """Each packet of polarity events, in pieces of at most a chunk: the byte behind it, and its records."""
-    data, offset = source.data.data, start
-    shift = last = resets = 0
+    data, offset, length, size, chunk = source.data.data, start, len(source.data), PACKET.size, source.chunk
+    shift = latest = resets = 0
+    newest: tuple[int, int] | None = None  # time and place of the last event
     camera = None
-    while offset < len(data):
-        if len(data) - offset < _HEADER.size:
+    while offset < length:
+        if length - offset < _HEADER.size:
             source.cut_short(offset, f"a packet header of {_HEADER.size} bytes")
             break
-        packet = _Packet(*_HEADER.unpack_from(data, offset))
+        packet = _Packet._make(_HEADER.unpack_from(data, offset))
         body, number = offset + _HEADER.size, packet.number
         _check(source, offset, packet)
         end = body + packet.capacity * packet.event_size
-        if end > len(data):
+        if end > length:
             source.cut_short(offset, f"a packet of {packet.number} events")
-            number = min(number, (len(data) - body) // packet.event_size)
+            number = min(number, (length - body) // packet.event_size)
         if packet.kind == _POLARITY and number:
             if camera not in (None, packet.source):
                 raise source.damaged(
@@ -139,13 +140,17 @@ def _runs(source: Source, start: int) -> Iterator[tuple[int, Run]]:
                 )
             camera = packet.source
             time = shift + (packet.overflow << 31)
-            for first in range(0, number, source.chunk):
-                count = min(source.chunk, number - first)
-                yield end, (body + first * PACKET.size, count, time)
-            last = time + _RECORD.unpack_from(data, body + (number - 1) * PACKET.size)[1]
+            if number <= chunk:
+                yield end, (body, number, time)
+            else:
+                for first in range(0, number, chunk):
+                    yield end, (body + first * size, min(chunk, number - first), time)
+            newest = time, body + (number - 1) * size
         elif packet.kind == _SPECIAL and _resets(source, body, packet, number):
             resets += camera is not None
-            shift = last
+            if newest is not None:
+                latest, newest = newest[0] + _RECORD.unpack_from(data, newest[1])[1], None
+            shift = latest
         if packet.kind != _POLARITY:
             source.left_out[f"{_KINDS.get(packet.kind, 'other')} events"] += number
         offset = end

@@ -111,6 +111,9 @@ class _State:
     early: int = 0
 
 
+_ROOM = 2**22  # events for which memory is taken at once, of which a block may need few
+
+
 class _WordError(Exception):
     """A word that cannot be; its index."""
 
@@ -142,7 +145,7 @@ class _Raw(Format):
         words, rest = divmod(len(source.data) - start, size)
         if rest:
             source.cut_short(len(source.data) - rest, f"a word of {size} bytes")
-        block = max(source.chunk // self.events_of_a_word, 1)
+        block = max(min(source.chunk, _ROOM) // self.events_of_a_word, 1)
         for done in range(0, words, block):
             offset, count = start + done * size, min(block, words - done)
             source.position = offset + count * size

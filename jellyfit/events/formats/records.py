@@ -51,7 +51,7 @@ class Words:
     dtype: np.dtype[Any]
     time_bits: int = 32
 
-    @property
+    @functools.cached_property
     def size(self) -> int:
         """Bytes of a record."""
         return self.dtype.itemsize
@@ -150,15 +150,17 @@ static uint64_t be32(const uint8_t *b) { return (uint64_t)b[0] << 24 | (uint64_t
 static uint64_t be16(const uint8_t *b) { return b[0] << 8 | b[1]; }
 
 /* runs: [n, 4] of offset, number, time to add, whether to add it. clock: time added, time of the last event.
-   Returns the number of events, or -1 - the offset of a record outside the sensor. */
+   Returns the number of events, or -1 - the offset of a record outside the sensor. A layout is plain without wraps,
+   markers and mirrors: its loop is compiled apart, for then all that it needs stays in registers. */
 #define DEFINE_UNPACK(NAME, SIZE, ADDRESS, TIME)                                                                     \
-  int64_t NAME(const uint8_t *data, int64_t n, const int64_t *runs, const int64_t *layout, int64_t *clock,          \
-               uint8_t *events) {                                                                                   \
-    const int64_t x_shift = layout[0], x_mask = (1LL << layout[1]) - 1, x_mirror = layout[2];                       \
-    const int64_t y_shift = layout[3], y_mask = (1LL << layout[4]) - 1, y_mirror = layout[5];                       \
+  static inline __attribute__((always_inline)) int64_t NAME##_any(                                                  \
+      const uint8_t *data, int64_t n, const int64_t *runs, const int64_t *layout, int64_t *clock, uint8_t *events,  \
+      const int plain) {                                                                                            \
+    const int64_t x_shift = layout[0], x_mask = (1LL << layout[1]) - 1, x_mirror = plain ? -1 : layout[2];          \
+    const int64_t y_shift = layout[3], y_mask = (1LL << layout[4]) - 1, y_mirror = plain ? -1 : layout[5];          \
     const int64_t p_bit = layout[6], p_inverted = layout[7], kept_mask = layout[8], kept_value = layout[9];         \
-    const int64_t wraps = layout[10], marker_mask = layout[11], marker_value = layout[12];                          \
-    const int64_t marker_time = layout[13], time_range = layout[14];                                                \
+    const int64_t wraps = !plain && layout[10], marker_mask = plain ? 0 : layout[11];                               \
+    const int64_t marker_value = plain ? 1 : layout[12], marker_time = layout[13], time_range = layout[14];         \
     int64_t added = clock[0], last = clock[1];                                                                      \
     uint8_t *event = events;                                                                                        \
     for (int64_t i = 0; i < n; i++) {                                                                               \
@@ -186,6 +188,12 @@ static uint64_t be16(const uint8_t *b) { return b[0] << 8 | b[1]; }
     clock[0] = added;                                                                                               \
     clock[1] = last;                                                                                                \
     return (event - events) / STRIDE;                                                                               \
+  }                                                                                                                 \
+  int64_t NAME(const uint8_t *data, int64_t n, const int64_t *runs, const int64_t *layout, int64_t *clock,          \
+               uint8_t *events) {                                                                                   \
+    const int plain = layout[2] < 0 && layout[5] < 0 && !layout[10] && !layout[11] && layout[12];                   \
+    return plain ? NAME##_any(data, n, runs, layout, clock, events, 1)                                              \
+                 : NAME##_any(data, n, runs, layout, clock, events, 0);                                             \
   }
 
 DEFINE_UNPACK(ae32, 8, be32(record), be32(record + 4))
