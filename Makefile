@@ -3,11 +3,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 
-.PHONY: help digits test lint format bench accuracy gpu docs migrating clean
+.PHONY: help digits test lint format bench bench-events bench-neurons bench-training bench-control accuracy gpu docs \
+	migrating clean
 .DEFAULT_GOAL := help
 
 help: ## say what there is
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -52,15 +53,29 @@ format: $(VENV)/.dev ## let ruff put the code in order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.peers ## measure events, neurons, training steps against others (JSON into benchmarks/results; an hour)
-	mkdir -p benchmarks/results
-	$(BIN)/python benchmarks/events.py --json benchmarks/results/events.json
-	$(BIN)/python benchmarks/loading.py --json benchmarks/results/loading.json
-	$(BIN)/python benchmarks/overhead.py --json benchmarks/results/overhead.json
-	$(BIN)/python benchmarks/scaling.py --json benchmarks/results/scaling.json
-	$(BIN)/python benchmarks/neurons.py --compile --json benchmarks/results/neurons.json
-	$(BIN)/python benchmarks/open_neuromorphic.py --json benchmarks/results/open_neuromorphic.json
-	$(BIN)/python benchmarks/training.py --json benchmarks/results/training.json
+RESULTS := benchmarks/results
+
+bench: bench-events bench-neurons bench-training bench-control ## measure everything against others (JSON into benchmarks/results; an hour)
+
+bench-events: $(VENV)/.peers ## events: decoding, frames, loading (two minutes)
+	mkdir -p $(RESULTS)
+	$(BIN)/python benchmarks/events.py --json $(RESULTS)/events.json
+	$(BIN)/python benchmarks/loading.py --json $(RESULTS)/loading.json
+
+bench-neurons: $(VENV)/.peers ## neurons and small layers (half an hour)
+	mkdir -p $(RESULTS)
+	$(BIN)/python benchmarks/overhead.py --json $(RESULTS)/overhead.json
+	$(BIN)/python benchmarks/neurons.py --compile --json $(RESULTS)/neurons.json
+	$(BIN)/python benchmarks/open_neuromorphic.py --json $(RESULTS)/open_neuromorphic.json
+
+bench-training: $(VENV)/.peers ## training steps of whole networks, and of two processes
+	mkdir -p $(RESULTS)
+	$(BIN)/python benchmarks/training.py --json $(RESULTS)/training.json
+	$(BIN)/python benchmarks/scaling.py --json $(RESULTS)/scaling.json
+
+bench-control: $(VENV)/.peers ## updates of a spiking actor
+	mkdir -p $(RESULTS)
+	$(BIN)/python benchmarks/rl.py --speed --json $(RESULTS)/rl_speed.json
 
 accuracy: $(VENV)/.base ## train three networks on the digits events, and write their accuracies into README
 	$(BIN)/python benchmarks/accuracy.py

@@ -209,3 +209,53 @@ def test_the_accuracy_benchmark_trains_tests_and_writes_its_table(tmp_path: Path
     assert text.endswith("<!-- /accuracy -->\nbehind\n")
     assert "old" not in text
     assert "PLIFNet" in table
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("gymnasium") is None, reason="gymnasium is not installed: pip install 'jellyfit[rl]'")
+def test_the_control_benchmark_trains_what_is_missing(tmp_path: Path) -> None:
+    common = ("--tasks", "pendulum", "--actors", "san", "ann", "--seeds", "3", "--every", "50")
+    figures, table = run("rl.py", tmp_path, *common, "--steps", "100", "--jobs", "2", "--picture", "curves.png")
+    assert [(row["actor"], row["seed"], [at for at, _ in row["curve"]]) for row in figures["runs"]] == [
+        ("san", 3, [50, 100]),
+        ("ann", 3, [50, 100]),
+    ]
+    assert "pendulum-ann-3:       100 of 100 steps" in table
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    before = (tmp_path / "runs" / "rl" / "pendulum-ann-3" / "0" / "metrics.csv").read_text()
+    further, table = run("rl.py", tmp_path, *common, "--steps", "150", "--actors", "san")
+    (row,) = further["runs"]
+    assert [at for at, _ in row["curve"]] == [50, 100, 150]
+    assert row["curve"][:2] == figures["runs"][0]["curve"], "it went on"
+    assert "0 of 150 steps" in table
+    shown, table = run("rl.py", tmp_path, *common, "--show")
+    assert [row["steps"] for row in shown["table"]] == [100, 100], "no further than the shortest"
+    assert (tmp_path / "runs" / "rl" / "pendulum-ann-3" / "0" / "metrics.csv").read_text() == before
+
+
+def test_scores_and_ratios_of_the_control_benchmark(tmp_path: Path) -> None:
+    def curve(name: str, *returns: float) -> None:
+        folder = tmp_path / "runs" / "rl" / name / "0"
+        folder.mkdir(parents=True)
+        rows = [f"{i},{i},{value},{100 * (i + 1)}" for i, value in enumerate(returns)]
+        (folder / "metrics.csv").write_text("\n".join(["epoch,step,val/return,env_steps", *rows]) + "\n")
+
+    curve("ant-san-0", *[0.0] * 3, *[10.0] * 9, 20.0)
+    curve("ant-san-1", *[0.0] * 3, *[30.0] * 10)
+    curve("ant-ann-0", *[0.0] * 3, *[20.0] * 9, 60.0)
+    curve("hopper-san-0", 5.0, 15.0)
+    curve("hopper-ann-0", 10.0, 10.0, 100.0)
+    curve("hopper-popsan-0", -10.0, -10.0)
+    figures, table = run("rl.py", tmp_path, "--show", "--tasks", "ant", "hopper", "--seeds", "0", "1")
+    rows = {(row["task"], row["actor"]): row for row in figures["table"]}
+    assert rows["ant", "san"]["seeds"] == 2
+    assert rows["ant", "san"]["last"] == pytest.approx((11 + 30) / 2)
+    assert rows["ant", "san"]["last_ratio"] == pytest.approx(20.5 / 24)
+    assert rows["ant", "san"]["best_ratio"] == pytest.approx(25 / 60)
+    assert rows["hopper", "ann"]["best"] == 10.0, "200 steps are what all have"
+    assert rows["hopper", "popsan"]["last_ratio"] is None, "returns below zero have no ratio"
+    apr = figures["average_performance_ratio"]
+    assert apr["san"]["last"] == pytest.approx((20.5 / 24 + 1.0) / 2)
+    assert apr["popsan"]["last"] is None
+    assert apr["ann"] == {"last": 1.0, "best": 1.0}
+    assert "average performance ratio of san: last 92.71%, best 95.83%" in table
