@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM, and a cluster's signal before time is up: stop between two batches and keep everything."""
+"""Ctrl-C, SIGTERM, a cluster's signal before time is up, a broken environment: training stops and keeps everything."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
-from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.trainer.states import TrainerFn, TrainerStatus
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from jellyfit.callbacks.folders import run_folder
@@ -26,7 +26,7 @@ __all__ = ["InterruptCheckpoint"]
 
 
 class InterruptCheckpoint(pl.Callback):
-    """Save ``checkpoints/last.ckpt`` when training is told to stop by a signal.
+    """Save ``checkpoints/last.ckpt`` when training is told to stop by a signal, or by a broken environment.
 
     Training stops between two batches, so that a resumed run goes on to the bit: after the batch in progress (with
     gradient accumulation: after the step in progress). Several processes agree after which one; a signal to any of them
@@ -38,6 +38,9 @@ class InterruptCheckpoint(pl.Callback):
     SIGUSR1        under SLURM (Lightning's ``SLURMEnvironment``, whose ``auto_requeue`` and ``requeue_signal`` hold):
                    besides, the job is queued again, by ``scontrol requeue``; training goes on if that fails.
     =============  ==================================================================================================
+
+    An error that leaves whole what was learnt (:attr:`ControlError.resumable <jellyfit.errors.ControlError>`) is raised
+    as any other, with a note that names the checkpoint.
 
     Args:
         folder: where ``last.ckpt`` goes; default: ``checkpoints`` in the run folder.
@@ -176,12 +179,26 @@ class InterruptCheckpoint(pl.Callback):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self._previous = {}  # Lightning puts the handlers back
-        interrupted = isinstance(exception, (KeyboardInterrupt, SIGTERMException))
-        if not interrupted or self._kept or trainer.state.fn != TrainerFn.FITTING or trainer.global_step == 0:
+        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking or self._kept:
             return
-        if not trainer.sanity_checking:
+        if getattr(exception, "resumable", False):
+            self._save_together(trainer, exception)
+        elif isinstance(exception, (KeyboardInterrupt, SIGTERMException)) and trainer.global_step > 0:
             self._random = get_rng_state()
             self._save(trainer)
+
+    def _save_together(self, trainer: pl.Trainer, exception: BaseException) -> None:
+        """Save after an exception that every process has raised, at the same place."""
+        if not trainer.validating:
+            self._random = get_rng_state()
+        status, trainer.state.status = trainer.state.status, TrainerStatus.RUNNING  # the others are there, too
+        try:
+            self._save(trainer)
+            trainer.strategy.barrier("InterruptCheckpoint")  # a process that ends takes the others with it
+        finally:
+            trainer.state.status = status
+        if self.saved is not None:
+            exception.__notes__ = [*getattr(exception, "__notes__", ()), f"Saved {self.saved}."]
 
     def _save(self, trainer: pl.Trainer) -> None:
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -193,8 +210,8 @@ class InterruptCheckpoint(pl.Callback):
         checkpoint = trainer._checkpoint_connector.dump_checkpoint()
         loop = trainer.fit_loop.epoch_loop
         batches: Any = loop.batch_progress.current
-        if batches.ready > batches.completed == batches.started and not loop._should_accumulate():
-            # Stopped before a batch: Lightning adds one to its count of steps when it goes on from there.
+        if batches.ready > batches.completed == batches.processed and not loop._should_accumulate():
+            # Stopped before a batch or within it: Lightning adds one to its count of steps when it goes on from there.
             checkpoint["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
         if trainer.validating:
             rewind_validation(checkpoint["loops"]["fit_loop"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pydoc
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -15,6 +16,16 @@ from jellyfit.control.rollout import Episodes, evaluate, gymnasium, spaces_of
 from jellyfit.errors import ConfigError
 
 __all__ = ["Environments"]
+
+
+class _Turns(DataLoader[int]):
+    """The turns of an epoch. They carry nothing: one that was interrupted goes on by their number alone."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        pass
 
 
 class Environments(pl.LightningDataModule):
@@ -87,12 +98,15 @@ class Environments(pl.LightningDataModule):
         """One environment; ``options`` such as ``render_mode`` are added to ``env_kwargs``."""
         gym = gymnasium()
         arguments = {**self.env_kwargs, **options}
+        env: Any = self.env
+        if isinstance(env, str) and "." in env and ":" not in env and env not in gym.registry:
+            env = pydoc.locate(env) or env
         try:
-            return gym.make(self.env, **arguments) if isinstance(self.env, str) else self.env(**arguments)
+            return env(**arguments) if callable(env) else gym.make(env, **arguments)
         except gym.error.Error as error:
             raise ConfigError(
                 f"data.init_args.env={self.env_name}: {error} (MuJoCo's need pip install 'jellyfit[rl]'; yours is "
-                "named package.module:NAME)"
+                "named package.module:NAME, or package.module.function)"
             ) from error
         except TypeError as error:
             raise ConfigError(f"data.init_args.env_kwargs={arguments}: {error}") from error
@@ -116,34 +130,38 @@ class Environments(pl.LightningDataModule):
         return self._rollout
 
     def evaluate(
-        self, policy: Callable[[Any], Any], episodes: int | None = None, frames: list[Any] | None = None
+        self,
+        policy: Callable[[Any], Any],
+        episodes: int | None = None,
+        frames: list[Any] | None = None,
+        playing: Any | None = None,
     ) -> Episodes:
-        """Play whole episodes of the evaluation; ``frames`` takes the pictures of the first."""
+        """Play whole episodes of the evaluation, see :func:`jellyfit.control.evaluate`."""
         options = {} if frames is None else {"render_mode": "rgb_array"}
-        return evaluate(policy, lambda: self.make(**options), episodes or self.episodes, self.seed, frames)
+        return evaluate(policy, lambda: self.make(**options), episodes or self.episodes, self.seed, frames, playing)
 
     def setup(self, stage: str) -> None:
         """See that the environment can be used."""
         _ = self.spaces
 
-    def train_dataloader(self) -> DataLoader[int]:
+    def train_dataloader(self) -> _Turns:
         """The turns of an epoch."""
         return self._loader(self.steps_per_epoch // self.steps_per_turn)
 
     @staticmethod
-    def _loader(turns: int) -> DataLoader[int]:
+    def _loader(turns: int) -> _Turns:
         # with a generator of its own: making an iterator draws a number, and a resumed run makes others
-        return DataLoader(range(turns), batch_size=None, generator=torch.Generator().manual_seed(0))  # type: ignore[arg-type]
+        return _Turns(range(turns), batch_size=None, generator=torch.Generator().manual_seed(0))  # type: ignore[arg-type]
 
-    def val_dataloader(self) -> DataLoader[int]:
+    def val_dataloader(self) -> _Turns:
         """One evaluation."""
         return self._loader(1)
 
-    def test_dataloader(self) -> DataLoader[int]:
+    def test_dataloader(self) -> _Turns:
         """One evaluation."""
         return self.val_dataloader()
 
-    def predict_dataloader(self) -> DataLoader[int]:
+    def predict_dataloader(self) -> _Turns:
         """One evaluation."""
         return self.val_dataloader()
 
@@ -153,6 +171,10 @@ class Environments(pl.LightningDataModule):
             self._saved = self._rollout.state_dict()
             self._rollout.close()
             self._rollout = None
+
+    def on_exception(self, exception: BaseException) -> None:
+        """Close the environments; Lightning does not take down what failed."""
+        self.teardown("fit")
 
     def rollout_state(self) -> dict[str, Any] | None:
         """What a rollout needs to go on, of the present one or of that which was closed last; None before the first."""

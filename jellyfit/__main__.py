@@ -83,7 +83,8 @@ def _run(verb: str, arguments: list[str]) -> None:
     except JellyfitError as error:
         if os.environ.get("JELLYFIT_DEBUG") == "1":
             raise
-        _fail(f"jellyfit {verb}: error: {error}", 2 if isinstance(error, ConfigError) else 1)
+        message = "\n".join([f"jellyfit {verb}: error: {error}", *getattr(error, "__notes__", ())])
+        _fail(message, 2 if isinstance(error, ConfigError) else 1)
 
 
 def _fail(message: str, status: int) -> None:

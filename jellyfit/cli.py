@@ -28,7 +28,7 @@ from lightning.pytorch.utilities import rank_zero_only
 import jellyfit
 from jellyfit.callbacks import InterruptCheckpoint, MetricsCSV, PlainProgress, PredictionsCSV, ProgressBar
 from jellyfit.config_errors import find_mistake, merge_arguments, nearest
-from jellyfit.errors import ConfigError, JellyfitError
+from jellyfit.errors import ConfigError, ControlError, JellyfitError
 from jellyfit.memory import keep_freed_memory
 from jellyfit.runs import (
     CHECKPOINTS,
@@ -297,7 +297,8 @@ class JellyfitCLI(LightningCLI):
             folder = self.run_folder / CHECKPOINTS
             common: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False}
             task = self.model
-            added.append(ModelCheckpoint(filename="best", monitor=task.monitor, mode=task.mode, **common))
+            best = {"monitor": task.monitor, "mode": task.mode, "save_weights_only": task.weights_only_best}
+            added.append(ModelCheckpoint(filename="best", **best, **common))
             added.append(ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **common))
         return added
 
@@ -316,6 +317,12 @@ class JellyfitCLI(LightningCLI):
             raise
         except MisconfigurationException as error:
             raise ConfigError(str(error)) from error
+        except ControlError as error:
+            if error.resumable and not self.trainer.is_global_zero:
+                raise SystemExit(0) from None  # the first process raises the same; Lightning kills it if others fail
+            if self._saved() is not None:
+                error.__notes__ = [*error.__notes__, f"When it is mended, go on: {self._go_on()}"]
+            raise
         except RuntimeError as error:
             if "loading state_dict" in str(error):
                 raise ConfigError(_state_dict_message(str(error), self._arguments.ckpt_path)) from error
@@ -344,14 +351,24 @@ class JellyfitCLI(LightningCLI):
             folder = "nothing is written" if self.run_folder is None else f"folder {self.run_folder}"
             print(f"jellyfit {subcommand}: {what}, {folder}")
 
+    def _saved(self) -> InterruptCheckpoint | None:
+        """The callback that has saved what an interrupted run goes on from, if any has."""
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        return next((c for c in callbacks if isinstance(c, InterruptCheckpoint) and c.saved is not None), None)
+
+    def _go_on(self) -> str:
+        """The command that goes on from there."""
+        again = " ".join(argument for argument in sys.argv[1:] if not argument.startswith("--ckpt_path"))
+        return f"jellyfit {again} --ckpt_path last"
+
     def _say_interrupted(self) -> None:
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, InterruptCheckpoint) and callback.saved is not None:
-                again = " ".join(argument for argument in sys.argv[1:] if not argument.startswith("--ckpt_path"))
-                if callback.requeued is not None:
-                    print(f"Saved {callback.saved}. Job {callback.requeued} is queued again and goes on.", flush=True)
-                    continue
-                print(f"Saved {callback.saved}. Go on: jellyfit {again} --ckpt_path last", flush=True)
+        callback = self._saved()
+        if callback is None:
+            return
+        if callback.requeued is not None:
+            print(f"Saved {callback.saved}. Job {callback.requeued} is queued again and goes on.", flush=True)
+        else:
+            print(f"Saved {callback.saved}. Go on: {self._go_on()}", flush=True)
 
     def _report(self, subcommand: str) -> None:
         if not _first_process():

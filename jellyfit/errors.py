@@ -94,8 +94,14 @@ class ConfigError(JellyfitError, ValueError):
 class ControlError(JellyfitError, RuntimeError):
     """An environment that is to be controlled raised an exception, or showed what cannot be learnt from.
 
+    Attributes:
+        resumable: what was learnt until then is whole, in every process: a checkpoint of this moment can be gone on
+            from. ``False`` until the task that catches the error says so.
+
     Examples:
         >>> from jellyfit.errors import ControlError
-        >>> issubclass(ControlError, RuntimeError)
-        True
+        >>> issubclass(ControlError, RuntimeError), ControlError("the motor is stuck").resumable
+        (True, False)
     """
+
+    resumable = False

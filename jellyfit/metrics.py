@@ -121,8 +121,8 @@ class FiringRateMeter(_NeuronHooks):
 
     Attributes:
         valid: where samples have not ended, ``[T, N]`` (see :func:`jellyfit.losses.padding_mask`), set before every
-            batch that is padded: spikes at other steps of a layer in multi-step mode count for nothing. ``None``
-            (default): every step counts.
+            batch that is padded: spikes at other steps of a layer in multi-step mode count for nothing. Or which
+            samples count, ``[N]``. ``None`` (default): everything counts.
 
     Args:
         net: network whose neurons (found by their dotted names) are watched.
@@ -151,8 +151,12 @@ class FiringRateMeter(_NeuronHooks):
 
     def _see(self, name: str, spikes: Tensor) -> None:
         total, count = self._sums.get(name, (torch.zeros((), dtype=SUM_DTYPE), 0))
-        if self.valid is not None and self._over_time(name) and spikes.shape[:2] == self.valid.shape:
-            spikes = spikes[self.valid.to(spikes.device)]
+        if self.valid is not None:
+            valid, over_time = self.valid.to(spikes.device), self._over_time(name)
+            if valid.ndim == 1:
+                spikes = spikes[:, valid] if over_time else spikes[valid]
+            elif over_time and spikes.shape[:2] == valid.shape:
+                spikes = spikes[valid]
         total = total.to(spikes.device) + spikes.abs().sum(dtype=SUM_DTYPE)
         self._sums[name] = (total, count + spikes.numel())
 

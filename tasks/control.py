@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,7 +17,7 @@ from jellyfit import pictures
 from jellyfit.callbacks.folders import save_table
 from jellyfit.control import Actor, Episodes, RunningNorm, Spaces, SpikingActor, Step
 from jellyfit.datamodules.environments import Environments
-from jellyfit.errors import ConfigError, JellyfitError
+from jellyfit.errors import ConfigError, ControlError, JellyfitError
 from jellyfit.metrics import FiringRateMeter
 from jellyfit.rng import get_rng_state, set_rng_state
 from jellyfit.tasks.resume import of_every_process
@@ -63,6 +64,7 @@ class ControlTask(Task):
 
     monitor = "val/return"
     mode = "max"
+    weights_only_best = True
 
     actor: Actor
     norm: RunningNorm
@@ -79,7 +81,10 @@ class ControlTask(Task):
         self._returns: list[float] = []
         self._lengths: list[int] = []
         self._sums: dict[str, tuple[float, int]] = {}
-        self._clock = (0.0, 0)
+        self._clock: tuple[float, int] | None = None  # when the epoch began, at which step; if all of it is measured
+        self._act: Array | None = None  # chosen and not done yet
+        self._taken = 0  # steps of the turn under way
+        self._going = False
         self._to_restore: list[dict[str, Any]] | None = None
         self._keep_hyperparameters()
 
@@ -105,6 +110,9 @@ class ControlTask(Task):
     def go_on(self, kept: dict[str, Any]) -> None:
         """Go on from :meth:`kept`."""
 
+    def forget(self, which: Array) -> None:
+        """The episodes under way were cut off where ``which`` ``[E]`` says so: what was done last leads nowhere."""
+
     # ------------------------------------------------------------ networks
 
     @property
@@ -119,6 +127,7 @@ class ControlTask(Task):
         return data
 
     def setup(self, stage: str) -> None:
+        self._going = False
         data = self.environments
         if self.spaces is None:
             self._build(data.spaces)
@@ -170,21 +179,45 @@ class ControlTask(Task):
         self._clock = (time.perf_counter(), self.env_steps)
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
-        """One turn: steps of the environments, then of the networks."""
+        """One turn: steps of the environments, then of the networks. One that a fault cut short is taken up again."""
         data, rollout = self.environments, self.environments.rollout
-        for _ in range(data.steps_per_turn // data.environments):
-            step = rollout.step(self.explore(rollout.obs))
-            self.env_steps += data.environments * self.trainer.world_size
-            self._seen.append(step.obs)
-            self._returns += step.returns
-            self._lengths += step.lengths
-            self.remember(step)
+        with self._together():
+            while self._taken < data.steps_per_turn // data.environments:
+                self._act = self.explore(rollout.obs) if self._act is None else self._act
+                step = rollout.step(self._act)
+                self._act = None
+                self.env_steps += data.environments * self.trainer.world_size
+                self._seen.append(step.obs)
+                self._returns += step.returns
+                self._lengths += step.lengths
+                self.remember(step)
+                self._taken += 1
+        self._taken = 0
         if self.normalise:
             seen = torch.from_numpy(np.concatenate(self._seen)).to(self.device)
             every: Any = self.all_gather(seen)
             self.norm.update(every.reshape(-1, rollout.spaces.obs_dim))
         self._seen.clear()
         self.learn(data.steps_per_turn)
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        """What fails within in one process ends all of them, when each is through: none waits for one that is gone."""
+        fault: Exception | None = None
+        try:
+            yield
+        except Exception as error:
+            fault = error
+        if not self.trainer.strategy.reduce_boolean_decision(fault is not None, all=False):
+            return
+        told = None if fault is None else (isinstance(fault, ControlError), f"{type(fault).__name__}: {fault}")
+        faults = {rank: other for rank, other in of_every_process(self, told).items() if other is not None}
+        if fault is None:
+            rank, (_, message) = next(iter(faults.items()))
+            fault = ControlError(f"process {rank}: {message}")
+        if isinstance(fault, ControlError):
+            fault.resumable = self._going and all(of_environment for of_environment, _ in faults.values())
+        raise fault
 
     def count(self, **values: float) -> None:
         """Values of which the mean over the epoch is logged as ``train/NAME``."""
@@ -198,9 +231,10 @@ class ControlTask(Task):
             means |= {"return": float(np.mean(self._returns)), "length": float(np.mean(self._lengths))}
         for name, value in means.items():
             self._log(f"train/{name}", value)
-        begin, before = self._clock
         self._log("env_steps", float(self.env_steps), prog_bar=True)
-        self._log("steps_per_second", (self.env_steps - before) / max(time.perf_counter() - begin, 1e-9))
+        if self._clock is not None:
+            begin, before = self._clock
+            self._log("steps_per_second", (self.env_steps - before) / max(time.perf_counter() - begin, 1e-9))
         self._returns, self._lengths, self._sums = [], [], {}
 
     def _log(self, name: str, value: float, **options: Any) -> None:
@@ -210,42 +244,68 @@ class ControlTask(Task):
     # ------------------------------------------------------------ evaluation
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Play the evaluation's episodes; every process plays the same."""
+        """Play the evaluation's episodes; every process plays its share of them."""
         if self.trainer.sanity_checking:
             self.play(1)
             return
-        meter = FiringRateMeter(self.actor)
-        meter.start()
-        played = self.play()
-        meter.stop()
+        with FiringRateMeter(self.actor) as meter:
+            played = self._play_shares(meter)
         self._log_firing_rates(meter)
         self._log_episodes("val", played)
+
+    def _play_shares(self, meter: FiringRateMeter | None = None) -> Episodes:
+        """The evaluation's episodes, of which every process plays some: what one process would get that plays all."""
+        world = self.trainer.world_size
+        playing = np.arange(self.environments.episodes) % world == self.global_rank
+
+        def policy(obs: Array) -> Array:
+            if meter is not None:
+                meter.valid = torch.from_numpy(playing)
+            return self.policy(obs)
+
+        with self._together():
+            mine = self.play(policy=policy, playing=playing)
+        if world == 1:
+            return mine
+        parts = of_every_process(self, mine)
+        shares = [parts[i % world] for i in range(len(mine.returns))]
+        return Episodes(*([share[k][i] for i, share in enumerate(shares)] for k in range(2)))
 
     def play(
         self,
         episodes: int | None = None,
         frames: list[Array] | None = None,
         policy: Callable[[Array], Array] | None = None,
+        playing: Array | None = None,
     ) -> Episodes:
         """Play the evaluation's episodes: the same ones every time, with the same draws of random encoders.
+
+        On the process that calls it alone; see :func:`jellyfit.control.evaluate`.
 
         Args:
             episodes: how many; default: what the data say.
             frames: takes the pictures of the first.
             policy: default :meth:`policy`.
+            playing: which of them; default all.
         """
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(self.environments.seed)
-            return self.environments.evaluate(policy or self.policy, episodes, frames)
+            return self.environments.evaluate(policy or self.policy, episodes, frames, playing)
 
     def _log_episodes(self, stage: str, played: Episodes) -> None:
-        self._log(f"{stage}/return", float(np.mean(played.returns)), prog_bar=True)
-        self._log(f"{stage}/return_std", float(np.std(played.returns)))
-        self._log(f"{stage}/length", float(np.mean(played.lengths)))
+        means = {
+            "return": np.mean(played.returns),
+            "return_std": np.std(played.returns),
+            "length": np.mean(played.lengths),
+        }
+        for name, value in means.items():
+            self._log_same(
+                f"{stage}/{name}", torch.tensor(float(value), dtype=torch.float64), prog_bar=name == "return"
+            )
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """Play the evaluation's episodes, write their returns and show the first of them."""
-        played = self.play()
+        played = self._play_shares()
         self._log_episodes("test", played)
         folder: Path | None = getattr(self.trainer, "run_folder", None)
         if folder is None or not self.trainer.is_global_zero:
@@ -291,7 +351,8 @@ class ControlTask(Task):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["jellyfit_spaces"] = self.spaces._asdict() if self.spaces else None
-        rollout = self.environments.rollout_state()
+        weights_only = "optimizer_states" not in checkpoint
+        rollout = None if weights_only else self.environments.rollout_state()
         if rollout is None:
             return
         mine = {
@@ -301,6 +362,11 @@ class ControlTask(Task):
             "returns": [self._returns, self._lengths],
             "sums": {name: list(value) for name, value in self._sums.items()},
             "rollout": rollout,
+            "turn": {
+                "taken": self._taken,
+                "seen": [torch.from_numpy(obs) for obs in self._seen],
+                "act": None if self._act is None else torch.from_numpy(self._act),
+            },
             "kept": self.kept(),
         }
         checkpoint["jellyfit_control"] = list(of_every_process(self, mine).values())
@@ -309,9 +375,18 @@ class ControlTask(Task):
         if self.spaces is None and checkpoint.get("jellyfit_spaces"):
             self._build(Spaces(**checkpoint["jellyfit_spaces"]))
         self._to_restore = checkpoint.get("jellyfit_control")
+        if "optimizer_states" not in checkpoint:  # made for acting: training begins anew, from its networks
+            checkpoint.update(optimizer_states=[], lr_schedulers=[], loops=None)
 
     def on_train_start(self) -> None:
+        with self._together():
+            self._begin()
+        self._clock = None
+        self._going = True
+
+    def _begin(self) -> None:
         everyone, self._to_restore = self._to_restore, None
+        rollout = self.environments.rollout
         if not everyone:
             self._say_if_resumed()
             if self.global_rank:  # all were seeded alike: every process shall draw noise of its own
@@ -326,16 +401,23 @@ class ControlTask(Task):
         self.env_steps = mine["env_steps"]
         self._returns, self._lengths = (list(values) for values in mine["returns"])
         self._sums = {name: (total, number) for name, (total, number) in mine["sums"].items()}
-        elsewhere = self.environments.rollout.load_state_dict(mine["rollout"])
+        self._taken, self._seen = mine["turn"]["taken"], [obs.numpy() for obs in mine["turn"]["seen"]]
+        self._act = None if mine["turn"]["act"] is None else mine["turn"]["act"].numpy()
+        elsewhere = rollout.load_state_dict(mine["rollout"])
+        self.go_on(mine["kept"])
         if elsewhere:
+            self._act = None  # it was for what was seen there
+            self.forget(np.isin(np.arange(rollout.environments), elsewhere))
             print(
                 f"Note: {self.environments.env_name} is not deterministic: the episodes under way begin anew in "
                 f"{len(elsewhere)} of {self.environments.environments} environments."
             )
-        self.go_on(mine["kept"])
         self.rng.bit_generator.state = mine["own_rng"]
         set_rng_state(mine["rng"])  # last: making environments may draw
 
     def _say_if_resumed(self) -> None:
         if self.trainer.ckpt_path is not None and self.trainer.is_global_zero:
-            print(f"Note: {self.trainer.ckpt_path} holds networks alone: experience is collected anew.")
+            print(
+                f"Note: {self.trainer.ckpt_path} holds networks alone: training begins anew with them, without the "
+                "experience and the optimizers of that run (those are in last.ckpt)."
+            )

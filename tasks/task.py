@@ -27,6 +27,8 @@ class Task(pl.LightningModule):
     Attributes:
         monitor: logged name by which the best checkpoint is chosen.
         mode: ``"min"`` or ``"max"``.
+        weights_only_best: whether the best checkpoint holds weights alone, so that only the last one is gone on from:
+            for tasks that have much more to keep than weights; default ``False``.
 
     Examples:
         >>> from jellyfit.tasks import SpikingTask, Task, TD3Task
@@ -36,6 +38,7 @@ class Task(pl.LightningModule):
 
     monitor: str = "val/loss"
     mode: Literal["min", "max"] = "min"
+    weights_only_best: bool = False
 
     @property
     def network(self) -> nn.Module | None:

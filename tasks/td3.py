@@ -270,3 +270,8 @@ class TD3Task(ControlTask):
         self.replay.load_state_dict(kept["replay"])
         self.steps.load_state_dict(kept["steps"])
         self.noise.load_state_dict(kept["noise"])
+
+    def forget(self, which: Array) -> None:
+        """See :class:`ControlTask`."""
+        self.steps.forget(which)
+        self.noise.forget(which)

@@ -68,6 +68,20 @@ def test_spikes_in_padding_count_for_nothing():
     assert all(total > 0 for total, _ in alone.values())
 
 
+@pytest.mark.parametrize("step_mode", ["s", "m"])
+def test_samples_that_do_not_count(step_mode):
+    net, x_seq = two_layers(step_mode), torch.rand(6, 4, 2, generator=torch.Generator().manual_seed(0)) * 2
+    valid = torch.tensor([True, False, False, True])
+    with FiringRateMeter(net) as meter:
+        meter.valid = valid
+        run(net, x_seq)
+    functional.reset_net(net)
+    with FiringRateMeter(net) as alone:
+        run(net, x_seq[:, valid])
+    assert meter.sums() == alone.sums()
+    assert meter.rates()["2"] > 0
+
+
 def test_firing_rate_of_half_precision_counts_exactly():
     net = nn.Sequential(IFNode(step_mode="m"))
     with FiringRateMeter(net) as meter:

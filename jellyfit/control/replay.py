@@ -314,6 +314,11 @@ class NStep:
         first, acts, rewards, discounts, last = zip(*made, strict=True)
         return np.stack(first), np.stack(acts), np.array(rewards), np.array(discounts), np.stack(last)
 
+    def forget(self, which: Array) -> None:
+        """Nothing follows on the steps that are not part of a transition yet, where ``which`` ``[E]`` says so."""
+        for e in np.flatnonzero(which):
+            self._open[e].clear()
+
     def state_dict(self) -> dict[str, Any]:
         """Steps that are not part of a transition yet."""
         return {"open": [[(o.tolist(), a.tolist(), r) for o, a, r in steps] for steps in self._open]}

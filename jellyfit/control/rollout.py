@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing import connection
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from jellyfit.errors import ConfigError, ControlError
+from jellyfit.errors import ConfigError, ControlError, InputError
 from jellyfit.functional.encoding import check_steps
 
 if TYPE_CHECKING:
@@ -142,7 +144,9 @@ class Rollout:
 
     Raises:
         ConfigError: spaces that cannot be used, see :func:`spaces_of`.
-        ControlError: in a step: an exception in the environment, NaN, another shape; says where and why.
+        ControlError: in a step: an exception in the environment, a process that was killed, NaN, another shape;
+            says where and why.
+        InputError: in a step: actions of another shape, or that are not finite.
 
     Examples:
         >>> import gymnasium
@@ -179,29 +183,44 @@ class Rollout:
         self._actions: list[list[Array]] = [[] for _ in range(environments)]
         self._failed = False
         self.steps = 0  # of all environments together
-        self.obs = self._checked(self._reset(np.ones(environments, np.bool_)), "at the start of an episode")
+        self.obs = self._begin(np.ones(environments, np.bool_), self._episodes)
 
-    def _seeds(self) -> list[int]:
-        """Of the episode under way in every environment."""
-        return [
+    def _begin(self, which: Array, episodes: Array) -> Array:
+        """Begin the episodes ``[E]`` (their numbers) where ``which`` says so, and give what is seen everywhere."""
+        when = "at the start of an episode"
+        seeds = [
             int(np.random.SeedSequence([self.seed, e, int(number)]).generate_state(1)[0])
-            for e, number in enumerate(self._episodes)
+            for e, number in enumerate(episodes)
         ]
-
-    def _reset(self, which: Array) -> Array:
         try:
             with _hushed():
-                obs, _ = self._envs.reset(seed=self._seeds(), options={"reset_mask": which})
+                obs, _ = self._envs.reset(seed=seeds, options={"reset_mask": which})
         except Exception as error:
-            raise self._fault("at the start of an episode", error) from error
-        return np.asarray(obs)
+            raise self._fault(when, error) from error
+        return self._checked(np.asarray(obs), when)
+
+    def _do(self, act: Array, when: str) -> tuple[Array, Array, Array, Array]:
+        """What is seen after ``act``, the reward, and where an episode came to its end or its time was up."""
+        try:
+            with _hushed():
+                seen, rewards, ends, cuts, _ = self._envs.step(act)
+        except Exception as error:
+            raise self._fault(when, error) from error
+        reward = np.asarray(rewards, np.float64)
+        obs = self._checked(np.asarray(seen), when, reward)
+        return obs, reward, np.array(ends, np.bool_), np.array(cuts, np.bool_)
 
     def _fault(self, when: str, error: Exception) -> ControlError:
         self._failed = True
-        return ControlError(
-            f"{self.name} failed {when}, after {self.steps} steps: {type(error).__name__}: {error}. What was learnt "
-            "until then is in the run's checkpoints."
-        )
+        cause = f"{type(error).__name__}: {error}"
+        if self._apart and isinstance(error, (EOFError, OSError)):  # of a pipe whose other end is gone
+            processes = self._envs.processes
+            gone = connection.wait([process.sentinel for process in processes], timeout=1.0)
+            for e, process in enumerate(processes):
+                if process.sentinel in gone:
+                    process.join()
+                    cause = f"the process of environment {e} ended {_ending(process.exitcode)}"
+        return ControlError(f"{self.name} failed {when}, after {self.steps} steps: {cause}.")
 
     def _checked(self, obs: Array, when: str, reward: Array | None = None) -> Array:
         expected = (self.environments, self.spaces.obs_dim)
@@ -221,42 +240,36 @@ class Rollout:
         return obs.astype(np.float32)
 
     def step(self, act: Array) -> Step:
-        """Do ``act`` ``[E, act_dim]`` everywhere."""
+        """Do ``act`` ``[E, act_dim]`` everywhere.
+
+        A step that fails, or the beginning of an episode behind it, has not been: what was before is what is saved.
+        """
         act = np.ascontiguousarray(act, np.float32)
-        if act.shape != (self.environments, self.spaces.act_dim):
-            raise ControlError(
-                f"{self.name} was given actions of the shape {list(act.shape)}; expected "
-                f"[{self.environments}, {self.spaces.act_dim}]."
-            )
-        try:
-            with _hushed():
-                seen, rewards, ends, cuts, _ = self._envs.step(act)
-        except Exception as error:
-            raise self._fault("in a step", error) from error
-        reward = np.asarray(rewards, np.float64)
-        next_obs = self._checked(np.asarray(seen), "in a step", reward)
-        terminated, truncated = np.asarray(ends, np.bool_).copy(), np.asarray(cuts, np.bool_).copy()
-        obs, self.obs = self.obs, next_obs
+        _check_actions(self.name, act, (self.environments, self.spaces.act_dim))
+        next_obs, reward, terminated, truncated = self._do(act, "in a step")
+        over = terminated | truncated
+        episodes, obs = self._episodes + over, next_obs
+        if over.any():
+            obs = np.where(over[:, None], self._begin(over, episodes), next_obs)
+        before, self.obs, self._episodes = self.obs, obs, episodes
         self.steps += self.environments
         self._returns += reward
         for e in range(self.environments):
             self._actions[e].append(act[e].copy())
-        over = terminated | truncated
         returns, lengths = [], []
-        if over.any():
-            for e in np.flatnonzero(over).tolist():
-                returns.append(float(self._returns[e]))
-                lengths.append(len(self._actions[e]))
-                self._returns[e], self._actions[e] = 0.0, []
-                self._episodes[e] += 1
-            fresh = self._checked(self._reset(over), "at the start of an episode")
-            self.obs = np.where(over[:, None], fresh, next_obs)
-        return Step(obs, act, reward, next_obs, terminated, truncated, returns, lengths)
+        for e in np.flatnonzero(over).tolist():
+            returns.append(float(self._returns[e]))
+            lengths.append(len(self._actions[e]))
+            self._returns[e], self._actions[e] = 0.0, []
+        return Step(before, act, reward, next_obs, terminated, truncated, returns, lengths)
 
     def close(self) -> None:
         """End the environments and their processes."""
+        ended_by_force = self._failed and self._apart
+        if ended_by_force:  # else gymnasium would wait for the answers of processes that are gone
+            self._envs._state = gymnasium().vector.async_vector_env.AsyncState.DEFAULT
         with _hushed():
-            self._envs.close(**({"terminate": True} if self._failed and self._apart else {}))
+            self._envs.close(**({"terminate": True} if ended_by_force else {}))
 
     def state_dict(self) -> dict[str, Any]:
         """What is needed to go on exactly."""
@@ -282,45 +295,54 @@ class Rollout:
                 f"what was saved is of {len(state['episodes'])} environments, but there are {self.environments}. Go on "
                 f"with as many."
             )
-        self._episodes = np.array(state["episodes"], np.int64)
-        saved = [[np.array(act, np.float32) for act in acts] for acts in state["actions"]]
-        obs = self._replay(saved)
-        self._actions, self._returns = saved, np.array(state["returns"])
-        self.steps = int(state["steps"])
-        expected = np.array(state["obs"], np.float32)
+        episodes = np.array(state["episodes"], np.int64)
+        actions = [[np.array(act, np.float32) for act in acts] for acts in state["actions"]]
+        returns = np.array(state["returns"])
+        obs, expected = self._replay(episodes, actions), np.array(state["obs"], np.float32)
         elsewhere = np.array([not np.array_equal(obs[e], expected[e]) for e in range(self.environments)])
         if elsewhere.any():
-            for e in np.flatnonzero(elsewhere).tolist():
-                self._episodes[e] += 1
-                self._actions[e], self._returns[e] = [], 0.0
-            fresh = self._checked(self._reset(elsewhere), "at the start of an episode")
-            obs = np.where(elsewhere[:, None], fresh, obs)
-        self.obs = obs
+            episodes, returns = episodes + elsewhere, np.where(elsewhere, 0.0, returns)
+            actions = [[] if elsewhere[e] else acts for e, acts in enumerate(actions)]
+            obs = np.where(elsewhere[:, None], self._begin(elsewhere, episodes), obs)
+        self.obs, self._episodes, self._actions, self._returns = obs, episodes, actions, returns
+        self.steps = int(state["steps"])
         return [int(e) for e in np.flatnonzero(elsewhere)]
 
-    def _replay(self, saved: Sequence[Sequence[Array]]) -> Array:
+    def _replay(self, episodes: Array, saved: Sequence[Sequence[Array]]) -> Array:
         """Begin every episode again and do in it what was done.
 
         They end together: the shorter an episode, the later it begins. Until then its environment does anything.
         """
-        everywhere = np.ones(self.environments, np.bool_)
-        obs = self._checked(self._reset(everywhere), "at the start of an episode")
+        when = "while its last episode was done again"
+        obs = self._begin(np.ones(self.environments, np.bool_), episodes)
         begins = max(map(len, saved)) - np.array([len(acts) for acts in saved])
         anything = (np.array(self.spaces.low, np.float32) + np.array(self.spaces.high, np.float32)) / 2
         for t in range(int(begins.max() + len(saved[int(begins.argmax())]))):
             if t and (begins == t).any():
-                self._reset(begins == t)
+                self._begin(begins == t, episodes)
             acts = [saved[e][t - begins[e]] if t >= begins[e] else anything for e in range(self.environments)]
-            seen, _, ends, cuts, _ = self._envs.step(np.stack(acts))
-            obs = self._checked(np.asarray(seen), "while its last episode was done again")
-            over = (np.asarray(ends) | np.asarray(cuts)) & (t < begins)
+            obs, _, ends, cuts = self._do(np.stack(acts), when)
+            over = (ends | cuts) & (t < begins)
             if over.any():
-                self._reset(over)
+                self._begin(over, episodes)
         late = np.array([not acts for acts in saved])
         if late.any() and not late.all():
-            fresh = self._checked(self._reset(late), "at the start of an episode")
-            obs = np.where(late[:, None], fresh, obs)
+            obs = np.where(late[:, None], self._begin(late, episodes), obs)
         return obs
+
+
+def _ending(status: int) -> str:
+    return f"with status {status}" if status >= 0 else f"by signal {-status} ({signal.strsignal(-status)})"
+
+
+def _check_actions(name: str, act: Array, expected: tuple[int, int]) -> None:
+    if act.shape != expected:
+        raise InputError(f"{name} was given actions of the shape {list(act.shape)}; expected {list(expected)}.")
+    if not np.isfinite(act).all():
+        raise InputError(
+            f"{name} was given actions that are NaN or infinite: the networks have diverged. Go back to an earlier "
+            "checkpoint, with smaller learning rates."
+        )
 
 
 class Episodes(NamedTuple):
@@ -342,18 +364,29 @@ def evaluate(
     episodes: int = 10,
     seed: int = 0,
     frames: list[Array] | None = None,
+    playing: Array | None = None,
 ) -> Episodes:
     """Play whole episodes, which begin from seeds of their own: the same ones every time.
 
+    The policy is asked for all of them at once in every step, whether they are played here and still going or not: what
+    it computes or draws for one does not depend on how long the others last, nor on where they are played.
+
     Args:
-        policy: observations ``[N, obs_dim]`` (float32) -> actions ``[N, act_dim]``.
+        policy: observations ``[N, obs_dim]`` (float32) -> actions ``[N, act_dim]``, N being ``episodes``; 0 where
+            nothing was seen.
         make: makes one environment.
         episodes: how many, default 10, all at once.
         seed: default 0.
         frames: a list to which the pictures of the first episode are added, if the environment renders any.
+        playing: which of them are played ``[N]``, bool; default all. An episode that is over is set to ``False``, so
+            a policy can look at which of its rows count.
+
+    Returns:
+        Returns and lengths of all; 0 where an episode was not played.
 
     Raises:
         ControlError: an environment fails or shows values that are not finite.
+        InputError: actions of another shape, or that are not finite.
 
     Examples:
         >>> import gymnasium
@@ -364,35 +397,49 @@ def evaluate(
         [200, 200]
     """
     check_steps("evaluate: episodes", episodes)
-    envs = [make() for _ in range(episodes)]
+    playing = np.ones(episodes, np.bool_) if playing is None else playing
     returns, lengths = np.zeros(episodes), np.zeros(episodes, np.int64)
-    name = _name(envs[0])
+    envs = {i: make() for i in np.flatnonzero(playing).tolist()}
     try:
-        seeds = [int(np.random.SeedSequence([seed, 2**31, i]).generate_state(1)[0]) for i in range(episodes)]
-        seen = [np.asarray(env.reset(seed=s)[0], np.float32) for env, s in zip(envs, seeds, strict=True)]
-        alive = list(range(episodes))
-        while alive:
-            if frames is not None and 0 in alive:
-                picture = envs[0].render()
+        spaces = [spaces_of(env) for env in envs.values()]
+        seen = np.zeros((episodes, spaces[0].obs_dim if spaces else 0), np.float32)
+        for i, env in envs.items():
+            with _told(env, f"at the start of evaluation episode {i}"):
+                obs, _ = env.reset(seed=int(np.random.SeedSequence([seed, 2**31, i]).generate_state(1)[0]))
+                seen[i] = _looked_at(obs, seen[i])
+        while playing.any():
+            if frames is not None and playing[0]:
+                with _told(envs[0], "when it was to be rendered"):
+                    picture = envs[0].render()
                 if isinstance(picture, np.ndarray):
                     frames.append(picture)
-            acts = policy(np.stack([seen[i] for i in alive]))
-            going = []
-            for i, act in zip(alive, acts, strict=True):
-                obs, reward, terminated, truncated, _ = envs[i].step(act)
-                returns[i] += float(reward)
+            acts = policy(seen.copy())
+            for i in np.flatnonzero(playing).tolist():
+                env = envs[i]
+                _check_actions(_name(env), acts[i : i + 1], (1, spaces[0].act_dim))
                 lengths[i] += 1
-                seen[i] = np.asarray(obs, np.float32)
-                if not (np.isfinite(seen[i]).all() and np.isfinite(float(reward))):
-                    raise ControlError(f"{name}: NaN or infinity in step {lengths[i]} of evaluation episode {i}.")
-                if not (terminated or truncated):
-                    going.append(i)
-            alive = going
-    except ControlError:
-        raise
-    except Exception as error:
-        raise ControlError(f"{name} failed in an evaluation: {type(error).__name__}: {error}") from error
+                with _told(env, f"in step {lengths[i]} of evaluation episode {i}"):
+                    obs, reward, terminated, truncated, _ = env.step(acts[i])
+                    seen[i] = _looked_at(obs, seen[i], float(reward))
+                returns[i] += float(reward)
+                playing[i] = not (terminated or truncated)
     finally:
-        for env in envs:
+        for env in envs.values():
             env.close()
     return Episodes(returns.tolist(), lengths.tolist())
+
+
+@contextmanager
+def _told(env: gym.Env[Any, Any], when: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise ControlError(f"{_name(env)} failed {when}: {type(error).__name__}: {error}") from error
+
+
+def _looked_at(obs: Array, before: Array, reward: float = 0.0) -> Array:
+    if np.shape(obs) != before.shape:
+        raise ValueError(f"it gave an observation of the shape {list(np.shape(obs))}; expected {list(before.shape)}")
+    if not (np.isfinite(obs).all() and np.isfinite(reward)):
+        raise ValueError("it gave NaN or infinity")
+    return obs

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jellyfit.control import Rollout, evaluate, spaces_of
-from jellyfit.errors import ConfigError, ControlError
+from jellyfit.errors import ConfigError, ControlError, InputError
 
 gym = pytest.importorskip("gymnasium", reason="gymnasium is not installed: pip install 'jellyfit[rl]'")
 
@@ -121,6 +121,36 @@ def test_another_number_of_environments_cannot_go_on() -> None:
         Rollout(Line, 3).load_state_dict(Rollout(Line, 2).state_dict())
 
 
+def test_a_step_behind_which_no_episode_can_begin_has_not_been() -> None:
+    class Once(Line):
+        begun = 0
+
+        def reset(self, **options: Any) -> Any:
+            Once.begun += 1
+            if Once.begun == 4:
+                raise ValueError("the motor is stuck")
+            return super().reset(**options)
+
+    rollout, whole = Rollout(lambda: Once(limit=4), 2), Rollout(lambda: Line(limit=4), 2)
+    play(rollout, 0, 3)
+    before = rollout.state_dict()
+    with pytest.raises(ControlError, match="failed at the start of an episode, after 6 steps"):
+        play(rollout, 3, 1)
+    assert rollout.state_dict() == before
+    again = Rollout(lambda: Line(limit=4), 2)
+    again.load_state_dict(before)
+    assert play(again, 3, 9) == play(whole, 0, 12)[3:]
+
+
+def test_actions_that_are_not_finite_are_the_policys_fault() -> None:
+    with pytest.raises(InputError, match="the networks have diverged"):
+        Rollout(Line).step(np.full((1, 1), np.nan))
+    with pytest.raises(InputError, match="the networks have diverged"):
+        evaluate(lambda obs: np.full((len(obs), 1), np.inf), Line, 1)
+    with pytest.raises(InputError, match=r"actions of the shape \[2, 1\]; expected \[1, 1\]"):
+        Rollout(Line).step(np.zeros((2, 1)))
+
+
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 @pytest.mark.parametrize(
     ("fault", "message"),
@@ -134,7 +164,7 @@ def test_faults_of_environments_are_told(vectorization: Any, fault: str, message
     rollout = Rollout(lambda: Line(fault=fault), 2, vectorization)
     with pytest.raises(ControlError, match=message):
         play(rollout, 0, 5)
-    with pytest.raises(ControlError, match="the motor is stuck" if fault == "raise" else "NaN or infinity"):
+    with pytest.raises(ControlError, match="the motor is stuck" if fault == "raise" else "it gave NaN or infinity"):
         evaluate(lambda obs: np.zeros((len(obs), 1), np.float32), lambda: Line(fault=fault), 2)
     rollout.close()
 
@@ -173,3 +203,20 @@ def test_evaluation_plays_the_same_episodes_every_time() -> None:
     assert first != other
     assert first.lengths == [7] * 4
     assert len(set(first.returns)) == 4
+
+
+@pytest.mark.parametrize("world", [2, 3, 6])
+def test_episodes_played_in_parts_are_those_played_together(world: int) -> None:
+    def player() -> Callable[[np.ndarray], np.ndarray]:
+        rng = np.random.default_rng(0)  # as a random encoder, draws for the whole batch
+        return lambda obs: rng.uniform(-0.2, 1.0, (len(obs), 1)).astype(np.float32)
+
+    whole = evaluate(player(), Line, 5)
+    assert len(set(whole.lengths)) > 1
+    parts = []
+    for rank in range(world):
+        playing = np.arange(5) % world == rank
+        parts.append(evaluate(player(), Line, 5, playing=playing))
+        assert not playing.any(), "those that are over play no more"
+    assert np.sum([part.returns for part in parts], axis=0).tolist() == whole.returns
+    assert np.sum([part.lengths for part in parts], axis=0).tolist() == whole.lengths

@@ -79,6 +79,74 @@ def test_runs_of_one_and_two_processes_resume_to_the_bit(processes: int, tmp_pat
         assert not torch.equal(first, second), "every process has experience of its own"
 
 
+TWO = ("--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp")
+RANDOM = (
+    "--data.env=tests.control.test_rollout.Line", "--data.env_kwargs={limit: 9}", "--data.episodes=5",
+    "--model.actor.encoder={class_path: jellyfit.encoders.PopSpikeEncoderRandom, init_args: "
+    "{pop_dim: 5, spike_ts: 4, mean_range: [-3.0, 3.0], std: 0.5}}",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_episodes_of_an_evaluation_are_shared_by_two_processes_and_are_those_of_one(tmp_path: Path) -> None:
+    def run(*arguments: str) -> None:
+        outcome = wait(start(tmp_path, *arguments[:1], *PENDULUM, *SMALL, *RANDOM, *arguments[1:], OMP_NUM_THREADS="1"))
+        assert outcome.status == 0, outcome.err
+
+    run("fit", "--trainer.max_epochs=1")
+    folder = tmp_path / "runs/rl_pendulum/0"
+    found = []
+    for processes in ((), TWO):
+        run("test", "--ckpt_path=best", *processes)
+        run("validate", "--ckpt_path=best", *processes)
+        returns = (folder / "test_returns.csv").read_text()
+        found.append((returns, *(read_metrics(folder / f"{verb}_metrics.csv") for verb in ("test", "validate"))))
+    assert found[0] == found[1]
+    rows = list(csv.DictReader(found[0][0].splitlines()))
+    assert [row["episode"] for row in rows] == ["0", "1", "2", "3", "4"]
+    assert len({row["return"] for row in rows}) == 5
+    rates = [value for name, value in found[1][2][0].items() if name.startswith("firing_rate/")]
+    assert len(rates) == 2
+    assert all(0 < rate < 1 for rate in rates)
+
+
+def test_the_best_checkpoint_holds_what_acting_needs_and_training_begins_anew_from_it(cli: Cli, tmp_path: Path) -> None:
+    assert cli("fit", *PENDULUM, *SMALL, "--trainer.max_epochs=2", "--model.normalise=true").status == 0
+    folder = tmp_path / "runs/rl_pendulum/0"
+    best, last = (torch.load(folder / f"checkpoints/{name}.ckpt", weights_only=True) for name in ("best", "last"))
+    assert not {"jellyfit_control", "optimizer_states", "callbacks"} & best.keys()
+    assert {"jellyfit_control", "optimizer_states"} <= last.keys()
+    assert best["state_dict"].keys() == last["state_dict"].keys()
+    assert float(best["state_dict"]["norm.count"]) >= 80
+    tested = cli("test", *PENDULUM, *SMALL, "--model.normalise=true", "--ckpt_path=best")
+    assert tested.status == 0, tested.err
+    rows = read_metrics(folder / "metrics.csv")
+    scored = read_metrics(folder / "test_metrics.csv")[-1]["test/return"]
+    assert scored == max(row["val/return"] for row in rows)
+    still = "{class_path: torch.optim.SGD, init_args: {lr: 0.0}}"
+    optimizers = [f"--model.{name}_optimizer={still}" for name in ("actor", "critic")]
+    anew = ("--trainer.max_epochs=1", "--model.normalise=true", *optimizers)
+    again = cli("fit", *PENDULUM, *SMALL, *anew, "--ckpt_path=best")
+    assert again.status == 0, again.err
+    assert "holds networks alone: training begins anew with them" in again.out
+    begun = weights(tmp_path / "runs/rl_pendulum/1")
+    for name, value in best["state_dict"].items():
+        if name.startswith(("actor.", "critic.")):
+            assert torch.equal(begun[name], value), name
+    assert read_metrics(tmp_path / "runs/rl_pendulum/1/metrics.csv")[-1]["env_steps"] == 80
+
+
+def test_checkpoints_that_were_asked_for_are_whole_unless_asked_otherwise(cli: Cli, tmp_path: Path) -> None:
+    kept = "--trainer.callbacks={class_path: lightning.pytorch.callbacks.ModelCheckpoint, init_args: {monitor: "
+    mine = kept + "val/return, mode: max, save_top_k: 2, save_last: true, dirpath: mine, filename: '{epoch}'}}"
+    assert cli("fit", *PENDULUM, *SMALL, "--trainer.max_epochs=3", mine).status == 0
+    paths = sorted((tmp_path / "mine").iterdir())
+    assert len(paths) == 3
+    for path in paths:
+        assert "jellyfit_control" in torch.load(path, weights_only=True), path
+    assert cli("fit", *PENDULUM, *SMALL, "--trainer.max_epochs=4", "--ckpt_path=mine/last.ckpt").status == 0
+
+
 def test_mistakes_in_a_config_are_told_in_one_line(cli: Cli) -> None:
     for arguments, message in (
         (("--data.env=Pendulum-v9",), "Pendulum-v9"),
