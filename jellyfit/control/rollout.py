@@ -134,11 +134,15 @@ class Rollout:
     Every episode has a seed of its own, made from ``seed``, the environment's number and the episode's. A rollout that
     is saved keeps, of the episodes under way, the seeds and actions so far: one that goes on replays them.
 
+    With several learners the environments are theirs in turn: environment ``e`` is number ``e // learners`` of learner
+    ``e % learners``, whose seed is ``seed + e % learners``.
+
     Args:
         make: makes one environment.
         environments: how many, default 1.
         vectorization: ``"sync"`` (default): one after the other; ``"async"``: a process for each.
         seed: default 0.
+        learners: whose environments they are, default 1.
 
     Raises:
         ConfigError: spaces that cannot be used, see :func:`spaces_of`.
@@ -161,6 +165,7 @@ class Rollout:
         environments: int = 1,
         vectorization: Literal["sync", "async"] = "sync",
         seed: int = 0,
+        learners: int = 1,
     ) -> None:
         gym = gymnasium()
         check_steps("Rollout: environments", environments)
@@ -170,7 +175,7 @@ class Rollout:
         self.spaces = spaces_of(probe)
         self.name = _name(probe)
         probe.close()
-        self.environments, self.seed = environments, seed
+        self.environments, self.seed, self.learners = environments, seed, learners
         kind = gym.vector.SyncVectorEnv if vectorization == "sync" else gym.vector.AsyncVectorEnv
         self._apart = vectorization == "async"
         self._envs = kind([make] * environments, autoreset_mode=gym.vector.AutoresetMode.DISABLED)
@@ -183,10 +188,11 @@ class Rollout:
 
     def _seeds(self) -> list[int]:
         """Of the episode under way in every environment."""
-        return [
-            int(np.random.SeedSequence([self.seed, e, int(number)]).generate_state(1)[0])
-            for e, number in enumerate(self._episodes)
-        ]
+        seeds = []
+        for e, episode in enumerate(self._episodes.tolist()):
+            number, learner = divmod(e, self.learners)
+            seeds.append(int(np.random.SeedSequence([self.seed + learner, number, episode]).generate_state(1)[0]))
+        return seeds
 
     def _reset(self, which: Array) -> Array:
         try:
