@@ -47,8 +47,8 @@ class ControlTask(Task):
     Logged names, once an epoch: ``train/return`` and ``train/length`` (mean of the episodes that ended), ``val/return``
     and ``val/return_std`` (of the evaluation's episodes), ``firing_rate/LAYER`` (of the actor, in the evaluation),
     ``env_steps`` (of all processes), ``steps_per_second``, and what :meth:`count` was given. Of several learners
-    ``val/return`` is the mean, ``val/return_std`` the standard deviation of their means, ``val/return/K`` that of each;
-    steps are those of one.
+    ``val/return/0``, ``val/return/1``, ... are the means, ``val/return`` is their mean and ``val/return_std`` their
+    standard deviation; steps are those of one.
 
     Args:
         actor: called with the sizes of observations and actions and the bounds of actions; default
@@ -196,14 +196,23 @@ class ControlTask(Task):
         return acts.reshape(len(obs), -1)
 
     def policy_of(self, learner: int = 0) -> Policy:
-        """An ordinary policy with the weights that a learner has now, and nothing in common with this task."""
+        """An ordinary policy with the weights that a learner has now, and nothing in common with this task.
+
+        Args:
+            learner: 0 (default) to the number of learners - 1.
+
+        Raises:
+            InputError: there is no such learner.
+        """
         assert self.spaces is not None
         with torch.random.fork_rng(devices=[]):
             policy = Policy(self.make_actor(*self.spaces), RunningNorm(self.spaces.obs_dim) if self.normalise else None)
         for name, net in policy.named_children():
-            mine = getattr(self, name)
-            net.load_state_dict(mine.state_dict()) if self.learners == 1 else unstack(mine, learner, net)
-        return policy.to(self.device)
+            if self.streams:
+                unstack(getattr(self, name), learner, net)
+            else:
+                net.load_state_dict(getattr(self, name).state_dict())
+        return policy.to(self.device).eval()
 
     def policies(self) -> list[Policy]:
         """What is evaluated: the policy of every learner; that of one alone is made of this task's own networks."""
