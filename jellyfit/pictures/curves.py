@@ -48,8 +48,8 @@ def learning_curves(
     """Draw how the metrics changed: a panel for each metric, a line for each of train and val, a point for test.
 
     The metric is what follows the first ``/`` of a column (``train/loss`` and ``val/loss`` share the panel ``loss``).
-    Columns of several learners (``val/return/0``, ``val/return/1``, ...) are a band of their mean and standard deviation
-    in the panel of the metric.
+    Columns of several learners (``val/return/0``, ``val/return/1``, ...) are a band of their mean and standard
+    deviation in the panel of the metric.
     The best validation value has a ring and stands, with its epoch, at the panel's top right. The lowest is the best
     where the name holds "loss", "error", "mse", "mae", "rmse", "nll" or "perplexity" as a word; else the highest. Of
     equal ones it is the first.

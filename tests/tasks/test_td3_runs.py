@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from jellyfit import pictures
 from jellyfit.callbacks import read_metrics
 from jellyfit.datamodules import Environments
 from jellyfit.tasks import Task, TD3Task
@@ -92,7 +93,8 @@ def test_learners_are_trained_tested_and_taken_out(cli: Cli, tmp_path: Path) -> 
         assert row["val/return"] == pytest.approx(np.mean(means), rel=1e-6)
         assert row["val/return_std"] == pytest.approx(np.std(means), rel=1e-5)
         assert row["env_steps"] in (80, 160), "of one learner"
-    assert (folder / "pictures/learning_curves.png").is_file()
+    curves = pictures.learning_curves(read_metrics(folder / "metrics.csv"))
+    assert [len(axes.collections) for axes in curves.axes if axes.get_title(loc="left") == "return"] == [1], "a band"
     tested = cli("test", *configs, "--ckpt_path=best", "--data.episodes=2")
     assert tested.status == 0, tested.err
     with (folder / "test_returns.csv").open() as file:
