@@ -1,12 +1,16 @@
 """How fast a spiking actor is trained and acts: updates of TD3 a second, against the same networks on other neurons.
 
     python benchmarks/rl_speed.py [--seconds 10] [--json PATH]
+    python benchmarks/rl_speed.py --learners 1 4 8 [--hidden 256 256] [--actor spiking]
 
 No environment: 17 observations, 6 actions, hidden 256 x 2, T = 5, batch 100, from a buffer of 1,000,000 transitions.
 Contenders take turns (``timing.py``): jellyfit's actor; the same with its neurons replaced by SpikingJelly's, where it
 is installed (LIF neurons of the same shape, as SpikingJelly has no current-based ones, against jellyfit's LIF); and a
 loop over time steps in eager PyTorch, as PopSAN's program has it. All updates are whole ones: critics, and in every
 second the actor and the targets.
+
+With ``--learners``, the same for several learners stacked in one process: updates of all of them a second, and how many
+times that is what the first number of learners does.
 """
 
 from __future__ import annotations
@@ -28,7 +32,17 @@ from timing import machine, once, ratio, spread, take_turns
 from torch import Tensor, nn
 
 from jellyfit import functional
-from jellyfit.control import RateDecoder, ReplayBuffer, Spaces, SpikingActor, Transitions
+from jellyfit.control import (
+    Critic,
+    Experience,
+    MLPActor,
+    NStep,
+    RateDecoder,
+    ReplayBuffer,
+    Spaces,
+    SpikingActor,
+    Transitions,
+)
 from jellyfit.neurons import BaseNode, CUBALIFNode, LIFNode
 from jellyfit.surrogates import ATan
 from jellyfit.tasks import TD3Task
@@ -67,6 +81,7 @@ class Learner(TD3Task):
         super().__init__(**options)
         torch.manual_seed(0)
         self.spaces = Spaces(OBS, ACT, [-1.0] * ACT, [1.0] * ACT)
+        self._seed()
         self._build(self.spaces)
         if change is not None:
             change(self.actor)  # type: ignore[arg-type]
@@ -79,8 +94,12 @@ class Learner(TD3Task):
     def reduce_gradients(self, parameters: Any) -> None:
         """One process."""
 
+    def read(self, buffer: ReplayBuffer) -> None:
+        """Every learner draws from ``buffer``."""
+        self._experience = [Experience(self.noise, NStep(1), buffer) for _ in range(self.learners)]
+
     def one(self) -> None:
-        self.update(self._to_device(self.replay.sample(self.batch_size, self.rng)))
+        self.update(self._to_device(self.sample()))
 
 
 def popsan(actor: SpikingActor) -> None:
@@ -151,19 +170,58 @@ def check(made: dict[str, Learner]) -> None:
             torch.testing.assert_close(other, acts[0], rtol=1e-4, atol=1e-5)
 
 
+def several(buffer: ReplayBuffer, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Time updates of several learners, in turns."""
+    hidden = arguments.hidden
+    actor: Any = {"spiking": SpikingActor, "mlp": MLPActor}[arguments.actor]
+    made = {}
+    for number in arguments.learners:
+        learner = made[number] = Learner(
+            None, actor=functools.partial(actor, hidden=hidden), critic=functools.partial(Critic, hidden=hidden),
+            batch_size=BATCH, learners=number,
+        )  # fmt: skip
+        learner.read(buffer)
+        for _ in range(4):
+            learner.one()
+    taken = take_turns(
+        {str(number): lambda each=each: [each.one(), each.one()] for number, each in made.items()}, arguments.seconds
+    )
+    first, rows = arguments.learners[0], []
+    for number in arguments.learners:
+        times = taken[str(number)]
+        alone = [seconds * number / first for seconds in taken[str(first)]]
+        row: dict[str, Any] = {"learners": number, "updates_per_second": spread([2 * number / s for s in times]),
+               "times_the_first": ratio(alone, times)}  # fmt: skip
+        rows.append(row)
+        median, times_first = row["updates_per_second"]["median"], row["times_the_first"]["median"]
+        what = f"{number:>3} learners, {arguments.actor} {' '.join(map(str, hidden))}"
+        print(f"{what}: {median:7.1f} updates/s of all, {times_first:.2f} times those of {first}")
+    return {"machine": machine(), "actor": arguments.actor, "hidden": hidden, "learners": rows}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=10.0, help="to measure")
     parser.add_argument("--transitions", type=int, default=1_000_000, help="in the buffer")
     parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--learners", type=int, nargs="+", help="measure so many learners in one process instead")
+    parser.add_argument("--hidden", type=int, nargs="+", default=[256, 256], help="of their actors and critics")
+    parser.add_argument("--actor", choices=("spiking", "mlp"), default="spiking", help="theirs")
     arguments = parser.parse_args()
     pl.seed_everything(0, verbose=False)
-    made = contenders()
-    check(made)
     buffer = ReplayBuffer(OBS, ACT, arguments.transitions)
     fill(buffer, arguments.transitions)
+    found = several(buffer, arguments) if arguments.learners else contend(buffer, arguments)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def contend(buffer: ReplayBuffer, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Time the contenders, in turns."""
+    made = contenders()
+    check(made)
     for learner in made.values():
-        learner._replay = buffer
+        learner.read(buffer)
         for _ in range(4):
             learner.one()
     taken = take_turns(
@@ -185,9 +243,7 @@ def main() -> None:
     sampling = statistics.median(once(lambda: buffer.sample(256, rng), 20) for _ in range(50))
     print(f"{'one action':>26}: {1e6 * acting:.0f} µs; a batch of 256: {1e6 * sampling:.0f} µs")
     assert isinstance(buffer.sample(1, rng), Transitions)
-    if arguments.json:
-        found = {"machine": machine(), "updates": rows, "act_us": 1e6 * acting, "sample_us": 1e6 * sampling}
-        arguments.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return {"machine": machine(), "updates": rows, "act_us": 1e6 * acting, "sample_us": 1e6 * sampling}
 
 
 if __name__ == "__main__":

@@ -37,16 +37,22 @@ class Environments(pl.LightningDataModule):
 
     Under DDP every process has environments and seeds of its own, and takes its share of an epoch's turns.
 
+    A task with several learners has so many environments and steps for each of them; they all step together.
+
+    Attributes:
+        learners: whose environments they are, default 1; the task says so.
+
     Args:
         env: name that gymnasium knows, such as ``Pendulum-v1`` or ``package.module:MyEnv-v0``; or a function that makes
             an environment, which YAML names by its path.
         env_kwargs: arguments of the environment.
-        environments: how many run side by side, default 1.
+        environments: how many run side by side (for each learner), default 1.
         vectorization: ``"sync"`` (default): one after the other; ``"async"``: a process for each.
         steps_per_epoch: default 1,000; an evaluation follows each epoch.
         steps_per_turn: default 50.
         episodes: of an evaluation, default 10.
-        seed: of the episodes, default 0. Evaluations have seeds of their own, the same every time.
+        seed: of the episodes, default 0; learner ``k`` has ``seed + k``. Evaluations have seeds of their own, the same
+            every time and for every learner.
 
     Raises:
         ConfigError: an environment that is not known or cannot be used; numbers that do not go into each other.
@@ -84,7 +90,7 @@ class Environments(pl.LightningDataModule):
         self.env, self.env_kwargs = env, dict(env_kwargs or {})
         self.environments, self.vectorization = environments, vectorization
         self.steps_per_epoch, self.steps_per_turn = steps_per_epoch, steps_per_turn
-        self.episodes, self.seed = episodes, seed
+        self.episodes, self.seed, self.learners = episodes, seed, 1
         self._rollout: Rollout | None = None
         self._spaces: Spaces | None = None
         self._saved: dict[str, Any] | None = None
@@ -126,7 +132,8 @@ class Environments(pl.LightningDataModule):
         if self._rollout is None:
             rank = self.trainer.global_rank if self.trainer else 0
             seed = self.seed if rank == 0 else int(np.random.SeedSequence([self.seed, rank]).generate_state(1)[0])
-            self._rollout = Rollout(self.make, self.environments, self.vectorization, seed)
+            number = self.environments * self.learners
+            self._rollout = Rollout(self.make, number, self.vectorization, seed, self.learners)
         return self._rollout
 
     def evaluate(

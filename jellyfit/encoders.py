@@ -376,7 +376,7 @@ class _Population(nn.Module):
             raise InputError(
                 f"{type(self).__name__}: expected floating-point observations [N, {self.obs_dim}]; got {given}."
             )
-        distance = (x.unsqueeze(-1) - self.mean[0]) / self.std[0]
+        distance = (x.unsqueeze(-1) - self.mean.squeeze(-3)) / self.std.squeeze(-3)
         return torch.exp(-0.5 * distance.square()).flatten(-2)
 
 

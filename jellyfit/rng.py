@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-__all__ = ["Drawing", "generator_of", "get_rng_state", "seeded_globals", "set_rng_state"]
+__all__ = ["Drawing", "Stream", "generator_of", "get_rng_state", "seeded_globals", "set_rng_state"]
 
 
 class Drawing(nn.Module):
@@ -52,6 +52,69 @@ class Drawing(nn.Module):
             self.generator.set_state(numbers)
 
 
+class Stream:
+    """Random numbers of one's own, NumPy's and torch's: what the global generators draw after being seeded alike.
+
+    Attributes:
+        numpy: ``numpy.random.default_rng([seed, rank])``.
+        torch: as ``torch.manual_seed(seed)`` leaves torch's own, on the CPU.
+
+    Args:
+        seed: integer, at least 0.
+        rank: of the process, default 0.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit.rng import Stream
+        >>> stream, _ = Stream(7), torch.manual_seed(7)
+        >>> with stream.drawn():
+        ...     first = torch.nn.Linear(3, 3)
+        >>> bool((first.weight == torch.nn.Linear(3, 3).weight).all())
+        True
+    """
+
+    def __init__(self, seed: int, rank: int = 0) -> None:
+        self.numpy = np.random.default_rng([seed, rank])
+        self.torch = torch.Generator().manual_seed(seed)
+
+    @contextmanager
+    def drawn(self) -> Iterator[None]:
+        """Within, torch's own generator of the CPU draws from this stream."""
+        before = torch.get_rng_state()
+        torch.set_rng_state(self.torch.get_state())
+        try:
+            yield
+        finally:
+            self.torch.set_state(torch.get_rng_state())
+            torch.set_rng_state(before)
+
+    def branch(self, rank: int) -> None:
+        """Let torch's numbers go on as those of another process: nothing changes where ``rank`` is 0."""
+        if rank:
+            self.torch.manual_seed(_seed_of(self.torch.get_state(), rank))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is needed to go on exactly."""
+        return {"numpy": self.numpy.bit_generator.state, "torch": self.torch.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from :meth:`state_dict`."""
+        self.numpy.bit_generator.state = state["numpy"]
+        self.torch.set_state(state["torch"].cpu())
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.state_dict()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.numpy, self.torch = np.random.default_rng(), torch.Generator()
+        self.load_state_dict(state)
+
+
+def _seed_of(state: Tensor, rank: int) -> int:
+    """A seed for the process ``rank``, of the state that the generators of all processes have."""
+    return int(state.sum()) * 1000 + rank
+
+
 def get_rng_state() -> dict[str, Any]:
     """State of Python's, NumPy's and torch's generators (CPU and every CUDA device).
 
@@ -83,7 +146,7 @@ def set_rng_state(state: dict[str, Any], rank: int = 0) -> None:
         True
     """
     if rank:
-        seed = int(state["torch"].sum()) * 1000 + rank
+        seed = _seed_of(state["torch"], rank)
         random.seed(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002
         torch.manual_seed(seed)

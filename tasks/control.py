@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,17 +15,18 @@ from torch import Tensor, nn
 
 from jellyfit import pictures
 from jellyfit.callbacks.folders import save_table
-from jellyfit.control import Actor, Episodes, RunningNorm, Spaces, SpikingActor, Step
+from jellyfit.control import Actor, Episodes, Policy, RunningNorm, Spaces, SpikingActor, Step, stack, unstack
 from jellyfit.datamodules.environments import Environments
 from jellyfit.errors import ConfigError, ControlError, JellyfitError
 from jellyfit.metrics import FiringRateMeter
-from jellyfit.rng import get_rng_state, set_rng_state
+from jellyfit.rng import Stream, get_rng_state, set_rng_state
 from jellyfit.tasks.resume import of_every_process
 from jellyfit.tasks.task import Task
 
 __all__ = ["ActorFactory", "ControlTask"]
 
 Array: TypeAlias = npt.NDArray[Any]
+Net = TypeVar("Net", bound=nn.Module)
 ActorFactory: TypeAlias = Callable[[int, int, list[float], list[float]], Actor]
 """Makes an actor for sizes of observations and actions, and bounds; in YAML a class with its other arguments."""
 
@@ -38,17 +39,26 @@ class ControlTask(Task):
     :meth:`explore` (actions to learn from), :meth:`remember` (a step), :meth:`learn` (after every turn) and
     ``configure_optimizers``; and when it has more to save than weights, :meth:`kept` and :meth:`go_on`.
 
+    Several learners are trained at once, on networks that are stacked (:func:`~jellyfit.control.stack`): learner ``k``
+    does what a run seeded with ``seed_everything + k`` and environments of ``seed + k`` does alone. Networks then take
+    ``[N, K, *]``; environment ``e`` is of learner ``e % K``; a subclass makes its networks with :meth:`each` and draws
+    from :attr:`rngs`.
+
     Logged names, once an epoch: ``train/return`` and ``train/length`` (mean of the episodes that ended), ``val/return``
     and ``val/return_std`` (of the evaluation's episodes), ``firing_rate/LAYER`` (of the actor, in the evaluation),
-    ``env_steps`` (of all processes), ``steps_per_second``, and what :meth:`count` was given.
+    ``env_steps`` (of all processes), ``steps_per_second``, and what :meth:`count` was given. Of several learners
+    ``val/return/0``, ``val/return/1``, ... are the means, ``val/return`` is their mean and ``val/return_std`` their
+    standard deviation; steps are those of one.
 
     Args:
         actor: called with the sizes of observations and actions and the bounds of actions; default
             :class:`~jellyfit.control.SpikingActor`.
         normalise: observations become those of mean 0 and variance 1, as seen so far, clipped to 3; default ``True``.
+        learners: how many are trained at once, default 1.
 
     Raises:
-        ConfigError: the data are no environments.
+        ConfigError: the data are no environments, or ``learners`` is below 1.
+        InputError: the actor cannot be stacked for several learners.
         ControlError: see :class:`~jellyfit.control.Rollout`.
 
     Examples:
@@ -69,14 +79,17 @@ class ControlTask(Task):
     actor: Actor
     norm: RunningNorm
 
-    def __init__(self, actor: ActorFactory | None = None, normalise: bool = True) -> None:
+    def __init__(self, actor: ActorFactory | None = None, normalise: bool = True, learners: int = 1) -> None:
         super().__init__()
+        if learners < 1:
+            raise ConfigError(f"model.init_args.learners={learners}: expected at least 1.")
         self.automatic_optimization = False
         self.make_actor: ActorFactory = SpikingActor if actor is None else actor
-        self.normalise = normalise
+        self.normalise, self.learners = normalise, learners
         self.spaces: Spaces | None = None
         self.env_steps = 0
         self.rng = np.random.default_rng(0)
+        self.streams: list[Stream] = []  # of several learners; one alone has rng, and torch's own numbers
         self._seen: list[Array] = []  # observations that the norm does not know yet
         self._returns: list[float] = []
         self._lengths: list[int] = []
@@ -129,18 +142,45 @@ class ControlTask(Task):
     def setup(self, stage: str) -> None:
         self._going = False
         data = self.environments
+        data.learners = self.learners
+        self._seed()
         if self.spaces is None:
             self._build(data.spaces)
         elif self.spaces != data.spaces:
             raise ConfigError(f"the networks are made for {self.spaces}, but {data.env_name} has {data.spaces}.")
-        self.rng = np.random.default_rng([torch.initial_seed() % 2**63, self.global_rank])
+
+    def _seed(self) -> None:
+        seed = torch.initial_seed() % 2**63
+        self.rng = np.random.default_rng([seed, self.global_rank])
+        if self.learners > 1:
+            self.streams = [Stream(seed + k, self.global_rank) for k in range(self.learners)]
+
+    @property
+    def rngs(self) -> list[np.random.Generator]:
+        """Of every learner: the source of its random actions and batches."""
+        return [stream.numpy for stream in self.streams] or [self.rng]
+
+    def each(self, make: Callable[[], Net], *sizes: int) -> Net:
+        """What ``make`` makes; for several learners one of each, from their own random numbers, stacked.
+
+        Args:
+            make: makes an ordinary network.
+            sizes: features of its inputs, see :func:`~jellyfit.control.stack`.
+        """
+        if not self.streams:
+            return make()
+        nets = []
+        for stream in self.streams:
+            with stream.drawn():
+                nets.append(make())
+        return stack(nets, *sizes)
 
     def _build(self, spaces: Spaces) -> None:
         self.spaces = spaces
-        self.actor = self.make_actor(*spaces)
+        self.actor = self.each(lambda: self.make_actor(*spaces), spaces.obs_dim)
         if not isinstance(self.actor, Actor):
             raise ConfigError(f"actor made {type(self.actor).__name__}; expected an actor such as SpikingActor.")
-        self.norm = RunningNorm(spaces.obs_dim)
+        self.norm = self.each(lambda: RunningNorm(spaces.obs_dim))
         self.build(spaces)
 
     @property
@@ -158,9 +198,35 @@ class ControlTask(Task):
 
     @torch.no_grad()
     def policy(self, obs: Array) -> Array:
-        """Actions ``[N, act_dim]`` without exploration for observations ``[N, obs_dim]``."""
-        acts: Array = self(torch.from_numpy(obs).to(self.device)).cpu().numpy()
-        return acts
+        """Actions ``[N, act_dim]`` without exploration for observations ``[N, obs_dim]``, of all learners in turn."""
+        seen = torch.from_numpy(obs).to(self.device)
+        acts: Array = self(seen.reshape(-1, *self.norm.mean.shape)).cpu().numpy()
+        return acts.reshape(len(obs), -1)
+
+    def policy_of(self, learner: int = 0) -> Policy:
+        """An ordinary policy with the weights that a learner has now, and nothing in common with this task.
+
+        Args:
+            learner: 0 (default) to the number of learners - 1.
+
+        Raises:
+            InputError: there is no such learner.
+        """
+        assert self.spaces is not None
+        with torch.random.fork_rng(devices=[]):
+            policy = Policy(self.make_actor(*self.spaces), RunningNorm(self.spaces.obs_dim) if self.normalise else None)
+        for name, net in policy.named_children():
+            if self.streams:
+                unstack(getattr(self, name), learner, net)
+            else:
+                net.load_state_dict(getattr(self, name).state_dict())
+        return policy.to(self.device).eval()
+
+    def policies(self) -> list[Policy]:
+        """What is evaluated: the policy of every learner; that of one alone is made of this task's own networks."""
+        if self.learners == 1:
+            return [Policy(self.actor, self.norm if self.normalise else None)]
+        return [self.policy_of(k) for k in range(self.learners)]
 
     def reduce_gradients(self, parameters: Sequence[Tensor]) -> None:
         """Give every process the mean of all processes' gradients; nothing where there is one."""
@@ -196,7 +262,7 @@ class ControlTask(Task):
         if self.normalise:
             seen = torch.from_numpy(np.concatenate(self._seen)).to(self.device)
             every: Any = self.all_gather(seen)
-            self.norm.update(every.reshape(-1, rollout.spaces.obs_dim))
+            self.norm.update(every.reshape(-1, *self.norm.mean.shape))
         self._seen.clear()
         self.learn(data.steps_per_turn)
 
@@ -248,28 +314,40 @@ class ControlTask(Task):
         if self.trainer.sanity_checking:
             self.play(1)
             return
-        with FiringRateMeter(self.actor) as meter:
-            played = self._play_shares(meter)
-        self._log_firing_rates(meter)
+        policies = self.policies()
+        with ExitStack() as watched:
+            meters = [watched.enter_context(FiringRateMeter(policy.actor)) for policy in policies]
+            played = self._play_shares(policies, meters)
+        self._log_firing_rates(*meters)
         self._log_episodes("val", played)
 
-    def _play_shares(self, meter: FiringRateMeter | None = None) -> Episodes:
-        """The evaluation's episodes, of which every process plays some: what one process would get that plays all."""
+    def _play_shares(
+        self, policies: Sequence[Policy], meters: Sequence[FiringRateMeter | None] | None = None
+    ) -> list[Episodes]:
+        """The evaluation's episodes of each policy, of which every process plays some: what one process alone gets."""
         world = self.trainer.world_size
-        playing = np.arange(self.environments.episodes) % world == self.global_rank
+        share = np.arange(self.environments.episodes) % world == self.global_rank
 
-        def policy(obs: Array) -> Array:
-            if meter is not None:
-                meter.valid = torch.from_numpy(playing)
-            return self.policy(obs)
+        def played(policy: Policy, meter: FiringRateMeter | None) -> Episodes:
+            playing = share.copy()  # of which the evaluation takes out what is over
+
+            def act(obs: Array) -> Array:
+                if meter is not None:
+                    meter.valid = torch.from_numpy(playing)
+                return policy.act(obs)
+
+            return self.play(policy=act, playing=playing)
 
         with self._together():
-            mine = self.play(policy=policy, playing=playing)
+            mine = [played(*both) for both in zip(policies, meters or [None] * len(policies), strict=True)]
         if world == 1:
             return mine
         parts = of_every_process(self, mine)
-        shares = [parts[i % world] for i in range(len(mine.returns))]
-        return Episodes(*([share[k][i] for i, share in enumerate(shares)] for k in range(2)))
+        found = []
+        for k, own in enumerate(mine):
+            shares = [parts[i % world][k] for i in range(len(own.returns))]
+            found.append(Episodes(*([share[j][i] for i, share in enumerate(shares)] for j in range(2))))
+        return found
 
     def play(
         self,
@@ -285,40 +363,46 @@ class ControlTask(Task):
         Args:
             episodes: how many; default: what the data say.
             frames: takes the pictures of the first.
-            policy: default :meth:`policy`.
+            policy: default: that of the first learner.
             playing: which of them; default all.
         """
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(self.environments.seed)
-            return self.environments.evaluate(policy or self.policy, episodes, frames, playing)
+            return self.environments.evaluate(policy or self.policies()[0].act, episodes, frames, playing)
 
-    def _log_episodes(self, stage: str, played: Episodes) -> None:
-        means = {
-            "return": np.mean(played.returns),
-            "return_std": np.std(played.returns),
-            "length": np.mean(played.lengths),
+    def _log_episodes(self, stage: str, played: Sequence[Episodes]) -> None:
+        means = [float(np.mean(each.returns)) for each in played]
+        values = {
+            "return": float(np.mean(means)),
+            "return_std": float(np.std(means if len(means) > 1 else played[0].returns)),
+            "length": float(np.mean([each.lengths for each in played])),
         }
-        for name, value in means.items():
-            self._log_same(
-                f"{stage}/{name}", torch.tensor(float(value), dtype=torch.float64), prog_bar=name == "return"
-            )
+        if len(means) > 1:
+            values |= {f"return/{learner}": value for learner, value in enumerate(means)}
+        for name, value in values.items():
+            self._log_same(f"{stage}/{name}", torch.tensor(value, dtype=torch.float64), prog_bar=name == "return")
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """Play the evaluation's episodes, write their returns and show the first of them."""
-        played = self._play_shares()
+        policies = self.policies()
+        played = self._play_shares(policies)
         self._log_episodes("test", played)
         folder: Path | None = getattr(self.trainer, "run_folder", None)
         if folder is None or not self.trainer.is_global_zero:
             return
-        episodes = enumerate(zip(played.returns, played.lengths, strict=True))
-        rows = [{"episode": i, "return": str(total), "length": length} for i, (total, length) in episodes]
-        save_table(self.trainer, "test_returns", list(rows[0]), rows)  # as text: all digits
-        self._film(folder)
+        rows = [
+            {"learner": k, "episode": i, "return": str(total), "length": length}
+            for k, each in enumerate(played)
+            for i, (total, length) in enumerate(zip(each.returns, each.lengths, strict=True))
+        ]
+        columns = list(rows[0])[self.learners == 1 :]  # one alone has no number
+        save_table(self.trainer, "test_returns", columns, rows)  # as text: all digits
+        self._film(folder, policies[_best(played)])
 
-    def _film(self, folder: Path) -> None:
+    def _film(self, folder: Path, policy: Policy) -> None:
         frames: list[Array] = []
         try:
-            self.play(1, frames)
+            self.play(1, frames, policy.act)
         except (JellyfitError, ImportError, OSError) as error:
             print(f"No film of an episode: {str(error).splitlines()[0]}")
             return
@@ -328,12 +412,17 @@ class ControlTask(Task):
             print(f"Film of an episode: {target}")
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
-        """Play one episode: ``obs [T, obs_dim]`` and ``act [T, act_dim]``; ``actions.npz`` in the run folder."""
+        """Play one episode: ``obs [T, obs_dim]`` and ``act [T, act_dim]``; ``actions.npz`` in the run folder.
+
+        Of several learners it is the one whose episodes have the largest mean return.
+        """
+        policies = self.policies()
+        best = policies[_best(self._play_shares(policies)) if len(policies) > 1 else 0]
         seen: list[Array] = []
         done: list[Array] = []
 
         def noted(obs: Array) -> Array:
-            acts = self.policy(obs)
+            acts = best.act(obs)
             seen.append(obs[0])
             done.append(acts[0])
             return acts
@@ -351,6 +440,7 @@ class ControlTask(Task):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["jellyfit_spaces"] = self.spaces._asdict() if self.spaces else None
+        checkpoint["jellyfit_learners"] = self.learners
         weights_only = "optimizer_states" not in checkpoint
         rollout = None if weights_only else self.environments.rollout_state()
         if rollout is None:
@@ -359,6 +449,7 @@ class ControlTask(Task):
             "env_steps": self.env_steps,
             "rng": get_rng_state(),
             "own_rng": self.rng.bit_generator.state,
+            "streams": [stream.state_dict() for stream in self.streams],
             "returns": [self._returns, self._lengths],
             "sums": {name: list(value) for name, value in self._sums.items()},
             "rollout": rollout,
@@ -372,7 +463,14 @@ class ControlTask(Task):
         checkpoint["jellyfit_control"] = list(of_every_process(self, mine).values())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        learners = checkpoint.get("jellyfit_learners", 1)
+        if learners != self.learners:
+            raise ConfigError(
+                f"the checkpoint is of {learners} learners, this task of {self.learners}. Set model.init_args.learners="
+                f"{learners}; a task that was loaded gives one of them as an ordinary policy: policy_of(learner)."
+            )
         if self.spaces is None and checkpoint.get("jellyfit_spaces"):
+            self._seed()
             self._build(Spaces(**checkpoint["jellyfit_spaces"]))
         self._to_restore = checkpoint.get("jellyfit_control")
         if "optimizer_states" not in checkpoint:  # made for acting: training begins anew, from its networks
@@ -386,6 +484,8 @@ class ControlTask(Task):
 
     def _begin(self) -> None:
         everyone, self._to_restore = self._to_restore, None
+        for stream in self.streams:
+            stream.branch(self.global_rank)
         rollout = self.environments.rollout
         if not everyone:
             self._say_if_resumed()
@@ -413,6 +513,8 @@ class ControlTask(Task):
                 f"{len(elsewhere)} of {self.environments.environments} environments."
             )
         self.rng.bit_generator.state = mine["own_rng"]
+        for stream, state in zip(self.streams, mine.get("streams", []), strict=True):
+            stream.load_state_dict(state)
         set_rng_state(mine["rng"])  # last: making environments may draw
 
     def _say_if_resumed(self) -> None:
@@ -421,3 +523,8 @@ class ControlTask(Task):
                 f"Note: {self.trainer.ckpt_path} holds networks alone: training begins anew with them, without the "
                 "experience and the optimizers of that run (those are in last.ckpt)."
             )
+
+
+def _best(played: Sequence[Episodes]) -> int:
+    """The learner with the largest mean return."""
+    return int(np.argmax([np.mean(each.returns) for each in played]))

@@ -59,15 +59,15 @@ class Task(pl.LightningModule):
         """Log what is already the same on every process: Lightning is asked for the maximum, which changes nothing."""
         self.log(name, value, sync_dist=True, reduce_fx="max", batch_size=1, **options)
 
-    def _log_firing_rates(self, meter: FiringRateMeter) -> None:
-        """Log spikes per neuron and step of every layer, of all processes together."""
-        sums = meter.sums()
-        if not sums:
+    def _log_firing_rates(self, *meters: FiringRateMeter) -> None:
+        """Log spikes per neuron and step of every layer, of all networks (of one make) and processes together."""
+        sums = [meter.sums() for meter in meters]
+        if not sums[0]:
             return
-        totals = torch.stack([total.to(self.device) for total, _ in sums.values()])
-        counts = torch.tensor([count for _, count in sums.values()], dtype=SUM_DTYPE, device=self.device)
-        totals, counts = self.trainer.strategy.reduce(torch.stack([totals, counts]), reduce_op="sum")
-        for layer, rate, count in zip(sums, totals / counts, counts.tolist(), strict=True):
+        totals = torch.stack([torch.stack([total.to(self.device) for total, _ in each.values()]) for each in sums])
+        counts = torch.tensor([[count for _, count in each.values()] for each in sums], dtype=SUM_DTYPE).to(totals)
+        totals, counts = self.trainer.strategy.reduce(torch.stack([totals.sum(0), counts.sum(0)]), reduce_op="sum")
+        for layer, rate, count in zip(sums[0], totals / counts, counts.tolist(), strict=True):
             if count:
                 self._log_same(f"firing_rate/{layer}", rate)
 

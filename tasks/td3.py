@@ -12,7 +12,19 @@ from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
-from jellyfit.control import ActionNoise, Actor, Critic, GaussianNoise, NStep, ReplayBuffer, Spaces, Step, Transitions
+from jellyfit.control import (
+    ActionNoise,
+    Actor,
+    Critic,
+    Experience,
+    GaussianNoise,
+    NStep,
+    ReplayBuffer,
+    Spaces,
+    Step,
+    Transitions,
+    side_by_side,
+)
 from jellyfit.errors import ConfigError
 from jellyfit.tasks.control import ActorFactory, Array, ControlTask
 
@@ -81,7 +93,7 @@ class TD3Task(ControlTask):
     published spiking actors.
 
     Args:
-        actor, normalise: see :class:`~jellyfit.tasks.ControlTask`.
+        actor, normalise, learners: see :class:`~jellyfit.tasks.ControlTask`.
         critic: called with the sizes of observations and actions; default :class:`~jellyfit.control.Critic`.
         replay: called likewise; default :class:`~jellyfit.control.ReplayBuffer` of 1,000,000 transitions.
         actor_optimizer: callable ``parameters -> optimizer``; default Adam with learning rate 0.0001.
@@ -136,8 +148,9 @@ class TD3Task(ControlTask):
         target_noise: float = 0.2,
         noise_clip: float = 0.5,
         policy_delay: int = 2,
+        learners: int = 1,
     ) -> None:
-        super().__init__(actor, normalise)
+        super().__init__(actor, normalise, learners)
         for name, value in {"batch_size": batch_size, "policy_delay": policy_delay, "n_step": n_step}.items():
             if value < 1:
                 raise ConfigError(f"model.init_args.{name}={value}: expected at least 1.")
@@ -159,12 +172,12 @@ class TD3Task(ControlTask):
         self.target_noise, self.noise_clip, self.policy_delay = target_noise, noise_clip, policy_delay
         self.updates = 0
         self._owed = 0.0
-        self._replay: ReplayBuffer | None = None
-        self._steps: NStep | None = None
+        self._experience: list[Experience] = []
 
     def build(self, spaces: Spaces) -> None:
         """See :class:`ControlTask`."""
-        self.critic = self.make_critic(spaces.obs_dim, spaces.act_dim)
+        sizes = spaces.obs_dim, spaces.act_dim
+        self.critic = self.each(lambda: self.make_critic(*sizes), *sizes)
         self.target_actor = copy.deepcopy(self.actor).requires_grad_(False)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
 
@@ -176,37 +189,40 @@ class TD3Task(ControlTask):
         ]
 
     @property
-    def replay(self) -> ReplayBuffer:
-        """What happened."""
-        if self._replay is None:
+    def experience(self) -> list[Experience]:
+        """What every learner has been through."""
+        if not self._experience:
             assert self.spaces is not None
-            self._replay = self.make_replay(self.spaces.obs_dim, self.spaces.act_dim)
-        return self._replay
+            self._experience = [
+                Experience(
+                    self.noise if self.learners == 1 else copy.deepcopy(self.noise),
+                    NStep(self.environments.environments, self.n_step, self.gamma),
+                    self.make_replay(self.spaces.obs_dim, self.spaces.act_dim),
+                )
+                for _ in range(self.learners)
+            ]
+        return self._experience
 
     @property
-    def steps(self) -> NStep:
-        """What makes transitions of steps."""
-        if self._steps is None:
-            self._steps = NStep(self.environments.environments, self.n_step, self.gamma)
-        return self._steps
+    def replay(self) -> ReplayBuffer:
+        """What happened to the (first) learner."""
+        return self.experience[0].replay
 
     def explore(self, obs: Array) -> Array:
         """Random actions at first, then the actor's with noise."""
         assert self.spaces is not None
         low, high = np.array(self.spaces.low, np.float32), np.array(self.spaces.high, np.float32)
-        shape = (len(obs), self.spaces.act_dim)
-        if self.env_steps < self.start_steps:
-            return self.rng.uniform(low, high, shape).astype(np.float32)
-        return np.clip(self.policy(obs) + self.noise.draw(shape, self.rng), low, high)
+        random = self.env_steps < self.start_steps
+        acts = np.empty((len(obs), self.spaces.act_dim), np.float32) if random else self.policy(obs)
+        for k, (own, rng) in enumerate(zip(self.experience, self.rngs, strict=True)):
+            mine = acts[k :: self.learners]
+            mine[:] = rng.uniform(low, high, mine.shape) if random else mine + own.noise.draw(mine.shape, rng)
+        return np.clip(acts, low, high)
 
     def remember(self, step: Step) -> None:
-        """Put transitions into the replay buffer."""
-        ended = step.terminated | step.truncated
-        made = self.steps.push(step.obs, step.act, step.reward, step.next_obs, step.terminated, step.truncated)
-        if len(made[0]):
-            self.replay.add(*made)
-        if ended.any():
-            self.noise.forget(ended)
+        """Put transitions into the replay buffers."""
+        for k, own in enumerate(self.experience):
+            own.remember(*(values[k :: self.learners] for values in step[:6]))
 
     def learn(self, steps: int) -> None:
         """As many updates as there were steps, or what ``updates_per_step`` says."""
@@ -215,7 +231,12 @@ class TD3Task(ControlTask):
         self._owed += steps * self.updates_per_step
         while self._owed >= 1:
             self._owed -= 1
-            self.update(self._to_device(self.replay.sample(self.batch_size, self.rng)))
+            self.update(self._to_device(self.sample()))
+
+    def sample(self) -> Transitions:
+        """A batch of every learner's own transitions."""
+        both = zip(self.experience, self.rngs, strict=True)
+        return side_by_side([own.replay.sample(self.batch_size, rng) for own, rng in both])
 
     def _to_device(self, batch: Transitions) -> Transitions:
         tensors = [value.to(self.device, non_blocking=True) for value in batch[:5]]
@@ -226,22 +247,25 @@ class TD3Task(ControlTask):
     def update(self, batch: Transitions) -> None:
         """One update of the critics, and in its turn of the actor and the targets."""
         actor_optimizer, critic_optimizer = cast("list[LightningOptimizer]", self.optimizers())
-        noise = torch.randn_like(batch.act) * self.target_noise if self.target_noise else None
+        noise = self._normal(batch.act) * self.target_noise if self.target_noise else None
         target = td3_target(batch, self.target_actor, self.target_critic, noise, self.noise_clip)
         error = self.critic(batch.obs, batch.act) - target
         squared = error.square() if batch.weight is None else error.square() * batch.weight
-        loss = squared.mean(-1).sum()
+        loss = squared.mean(1).sum()  # over networks and learners: the gradients are each one's own
         critic_optimizer.zero_grad()
         loss.backward()
         self.reduce_gradients(list(self.critic.parameters()))
         critic_optimizer.step()
-        told = {"critic_loss": loss.detach(), "q": target.mean()}
+        told = {"critic_loss": loss.detach() / self.learners, "q": target.mean()}
         if batch.weight is not None:  # the buffer draws by errors
             assert batch.place is not None
-            self.replay.update(batch.place, error.detach().abs().mean(0).cpu().numpy())
+            errors = error.detach().abs().mean(0).cpu().numpy().reshape(-1, self.learners)
+            places = batch.place.reshape(-1, self.learners)
+            for k, own in enumerate(self.experience):
+                own.replay.update(places[:, k], errors[:, k])
         if self.updates % self.policy_delay == 0:
             self.critic.requires_grad_(False)
-            actor_loss = -self.critic.first(batch.obs, self.actor(batch.obs)).mean()
+            actor_loss = -self.critic.first(batch.obs, self.actor(batch.obs)).mean(0).sum()
             actor_optimizer.zero_grad()
             actor_loss.backward()  # type: ignore[no-untyped-call]
             self.reduce_gradients(list(self.actor.parameters()))
@@ -249,29 +273,31 @@ class TD3Task(ControlTask):
             self.critic.requires_grad_(True)
             polyak(self.target_actor, self.actor, self.rho)
             polyak(self.target_critic, self.critic, self.rho)
-            told["actor_loss"] = actor_loss.detach()
+            told["actor_loss"] = actor_loss.detach() / self.learners
         self.updates += 1
         if self.updates % 50 == 1:  # looking at values makes a GPU wait
             self.count(**{name: float(value) for name, value in told.items()})
 
+    def _normal(self, like: Tensor) -> Tensor:
+        """Normal noise of the shape of ``like``, every learner's from its own random numbers."""
+        if not self.streams:
+            return torch.randn_like(like)
+        one = like.shape[0], like.shape[2]
+        return torch.stack([torch.randn(one, generator=stream.torch) for stream in self.streams], 1).to(like)
+
     def kept(self) -> dict[str, Any]:
         """See :class:`ControlTask`."""
-        return {
-            "updates": self.updates,
-            "owed": self._owed,
-            "replay": self.replay.state_dict(),
-            "steps": self.steps.state_dict(),
-            "noise": self.noise.state_dict(),
-        }
+        first, *others = (own.state_dict() for own in self.experience)
+        return {"updates": self.updates, "owed": self._owed, **first, "others": others}
 
     def go_on(self, kept: dict[str, Any]) -> None:
         """See :class:`ControlTask`."""
         self.updates, self._owed = kept["updates"], kept["owed"]
-        self.replay.load_state_dict(kept["replay"])
-        self.steps.load_state_dict(kept["steps"])
-        self.noise.load_state_dict(kept["noise"])
+        saved = [kept, *kept.get("others", [])]
+        for own, state in zip(self.experience, saved, strict=True):
+            own.load_state_dict(state)
 
     def forget(self, which: Array) -> None:
         """See :class:`ControlTask`."""
-        self.steps.forget(which)
-        self.noise.forget(which)
+        for k, own in enumerate(self.experience):
+            own.forget(which[k :: self.learners])

@@ -390,6 +390,20 @@ def test_rows_may_come_in_any_order_and_the_last_of_equal_epochs_counts():
     assert lines(axes)["val"] == ([0, 2], [5, 3])
 
 
+def test_several_learners_are_a_band_around_their_mean():
+    rows = [
+        {"epoch": e, "val/return": 2.0 * e, "val/return/0": 2.0 * e - 3, "val/return/1": 2.0 * e + 3, "val/top/5": 1.0}
+        for e in range(3)
+    ]
+    shared, own = pictures.learning_curves(rows).axes
+    assert lines(shared)["val"] == ([0, 1, 2], [0, 2, 4])
+    assert texts(shared).count("val") == 1
+    (band,) = shared.collections
+    points = band.get_paths()[0].vertices
+    assert sorted({(float(x), float(y)) for x, y in points}) == [(0, -3), (0, 3), (1, -1), (1, 5), (2, 1), (2, 7)]
+    assert own.get_title(loc="left") == "top/5", "a number without a whole is a metric like any other"
+
+
 def test_groups_have_panels_of_their_own_after_the_metrics():
     rows = [
         {"epoch": e, "firing_rate/a": 0.1, "firing_rate/b.c": 0.2, "lr-Adam": 0.01, "val/loss": 1.0} for e in range(3)

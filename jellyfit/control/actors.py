@@ -30,7 +30,9 @@ DecoderFactory: TypeAlias = Callable[[int], Decoder]
 class Actor(nn.Module):
     """Base of actors: observations ``[N, obs_dim]`` -> actions ``[N, act_dim]`` between ``low`` and ``high``.
 
-    A subclass writes :meth:`values`, which are squashed by ``tanh`` and scaled to the bounds.
+    A subclass writes :meth:`values`, which are squashed by ``tanh`` and scaled to the bounds. Where it works on the
+    last axis and leaves the others, K actors can be stacked (:func:`~jellyfit.control.stack`) and take
+    ``[N, K, obs_dim]``.
 
     Args:
         obs_dim: values of an observation.
@@ -72,9 +74,11 @@ class Actor(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         """Actions ``[N, act_dim]``."""
-        if obs.ndim != 2 or obs.shape[1] != self.obs_dim:
+        expected = (*self.scale.shape[:-1], self.obs_dim)
+        if obs.shape[1:] != expected:
             raise InputError(
-                f"{type(self).__name__}: expected observations [N, {self.obs_dim}]; got {list(obs.shape)}."
+                f"{type(self).__name__}: expected observations [N, {', '.join(map(str, expected))}]; got "
+                f"{list(obs.shape)}."
             )
         return torch.tanh(self.values(obs)) * self.scale + self.middle
 
@@ -125,7 +129,7 @@ class _Lateral(nn.Module):
 
     def forward(self, spikes: Tensor, x: Tensor) -> Tensor:
         grouped = spikes.reshape(*spikes.shape[:-1], self.populations, self.pop_dim)
-        return x + torch.einsum("...gp,gop->...go", grouped, self.weight).flatten(-2)
+        return x + torch.einsum("...gp,...gop->...go", grouped, self.weight).flatten(-2)
 
 
 class _Core(Backbone):

@@ -51,7 +51,8 @@ class GroupLinear(nn.Module):
                 f"GroupLinear: got {x.shape[-1]} features; expected {self.groups} populations of {self.pop_dim}."
             )
         return (
-            torch.einsum("...gp,gp->...g", x.reshape(*x.shape[:-1], self.groups, self.pop_dim), self.weight) + self.bias
+            torch.einsum("...gp,...gp->...g", x.reshape(*x.shape[:-1], self.groups, self.pop_dim), self.weight)
+            + self.bias
         )
 
     def extra_repr(self) -> str:

@@ -52,14 +52,15 @@ class RunningNorm(nn.Module):
     @torch.no_grad()
     def update(self, x: Tensor) -> None:
         """Take observations ``[N, size]`` into account."""
-        if x.ndim != 2 or x.shape[1] != self.size:
-            raise InputError(f"RunningNorm: expected observations [N, {self.size}]; got {list(x.shape)}.")
+        if x.shape[1:] != self.mean.shape:
+            expected = ", ".join(map(str, self.mean.shape))
+            raise InputError(f"RunningNorm: expected observations [N, {expected}]; got {list(x.shape)}.")
         if not len(x):
             return
         x = x.to(self.mean)
         if not bool(torch.isfinite(x).all()):
-            row, column = torch.nonzero(~torch.isfinite(x))[0].tolist()
-            raise InputError(f"RunningNorm: observation {row} is {x[row, column].item()} at place {column}.")
+            row, *place = torch.nonzero(~torch.isfinite(x))[0].tolist()
+            raise InputError(f"RunningNorm: observation {row} is {x[(row, *place)].item()} at place {place[-1]}.")
         n, mean, var = len(x), x.mean(0), x.var(0, correction=0)
         total = self.count + n
         shift = mean - self.mean

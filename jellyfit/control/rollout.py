@@ -136,11 +136,15 @@ class Rollout:
     Every episode has a seed of its own, made from ``seed``, the environment's number and the episode's. A rollout that
     is saved keeps, of the episodes under way, the seeds and actions so far: one that goes on replays them.
 
+    With several learners the environments are theirs in turn: environment ``e`` is number ``e // learners`` of learner
+    ``e % learners``, whose seed is ``seed + e % learners``.
+
     Args:
         make: makes one environment.
         environments: how many, default 1.
         vectorization: ``"sync"`` (default): one after the other; ``"async"``: a process for each.
         seed: default 0.
+        learners: whose environments they are, default 1.
 
     Raises:
         ConfigError: spaces that cannot be used, see :func:`spaces_of`.
@@ -165,6 +169,7 @@ class Rollout:
         environments: int = 1,
         vectorization: Literal["sync", "async"] = "sync",
         seed: int = 0,
+        learners: int = 1,
     ) -> None:
         gym = gymnasium()
         check_steps("Rollout: environments", environments)
@@ -174,7 +179,7 @@ class Rollout:
         self.spaces = spaces_of(probe)
         self.name = _name(probe)
         probe.close()
-        self.environments, self.seed = environments, seed
+        self.environments, self.seed, self.learners = environments, seed, learners
         kind = gym.vector.SyncVectorEnv if vectorization == "sync" else gym.vector.AsyncVectorEnv
         self._apart = vectorization == "async"
         self._envs = kind([make] * environments, autoreset_mode=gym.vector.AutoresetMode.DISABLED)
@@ -188,10 +193,10 @@ class Rollout:
     def _begin(self, which: Array, episodes: Array) -> Array:
         """Begin the episodes ``[E]`` (their numbers) where ``which`` says so, and give what is seen everywhere."""
         when = "at the start of an episode"
-        seeds = [
-            int(np.random.SeedSequence([self.seed, e, int(number)]).generate_state(1)[0])
-            for e, number in enumerate(episodes)
-        ]
+        seeds = []
+        for e, episode in enumerate(episodes.tolist()):
+            number, learner = divmod(e, self.learners)
+            seeds.append(int(np.random.SeedSequence([self.seed + learner, number, episode]).generate_state(1)[0]))
         try:
             with _hushed():
                 obs, _ = self._envs.reset(seed=seeds, options={"reset_mask": which})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,6 +48,8 @@ def learning_curves(
     """Draw how the metrics changed: a panel for each metric, a line for each of train and val, a point for test.
 
     The metric is what follows the first ``/`` of a column (``train/loss`` and ``val/loss`` share the panel ``loss``).
+    Columns of several learners (``val/return/0``, ``val/return/1``, ...) are a band of their mean and standard
+    deviation in the panel of the metric.
     The best validation value has a ring and stands, with its epoch, at the panel's top right. The lowest is the best
     where the name holds "loss", "error", "mse", "mae", "rmse", "nll" or "perplexity" as a word; else the highest. Of
     equal ones it is the first.
@@ -86,6 +88,8 @@ def learning_curves(
             colours = _line_colours(len(lines))
             _draw_lines(axes, [(line, colour, lines[line]) for line, colour in zip(lines, colours, strict=True)])
         else:
+            for stage, colour in STAGE_COLOURS.items():
+                _draw_band(axes, colour, [points for line, points in lines.items() if line.startswith(f"{stage}/")])
             _draw_lines(
                 axes, [(stage, STAGE_COLOURS[stage], lines[stage]) for stage in STAGE_COLOURS if stage in lines]
             )
@@ -99,14 +103,14 @@ def learning_curves(
 def _curves(rows: Sequence[Mapping[str, float | str | None]], x: str, groups: Sequence[str]) -> Table:
     """Sort the values of `rows` into panels and lines."""
     table: Table = {}
+    columns = sorted({column for row in rows for column in row})
     for row in rows:
         at = _value(x, row.get(x))
         for column, raw in row.items() if at is not None else ():
-            place = _panel_and_line(column, groups)
+            place = _panel_and_line(column, columns, groups)
             value = None if place is None else _value(column, raw)
             if at is not None and place is not None and value is not None:
                 table.setdefault(place[0], {}).setdefault(place[1], {})[at] = value
-    columns = sorted({column for row in rows for column in row})
     if not any(_value(x, row.get(x)) is not None for row in rows):
         raise InputError(
             f"x: no row of {len(rows)} has a value for {x!r}. The columns are {columns}; choose one of them."
@@ -121,9 +125,12 @@ def _curves(rows: Sequence[Mapping[str, float | str | None]], x: str, groups: Se
     return dict(sorted(table.items(), key=lambda item: item[0][0]))  # groups last, else in order of appearance
 
 
-def _panel_and_line(column: str, groups: Iterable[str]) -> tuple[tuple[bool, str], str] | None:
+def _panel_and_line(column: str, columns: Container[str], groups: Iterable[str]) -> tuple[tuple[bool, str], str] | None:
     stage, _, metric = column.partition("/")
     if stage in STAGE_COLOURS and metric:
+        whole, _, learner = metric.rpartition("/")
+        if learner.isdigit() and f"{stage}/{whole}" in columns:
+            return (False, whole), f"{stage}/{learner}"
         return (False, metric), stage
     for group in groups:
         if column == group or column.startswith((f"{group}/", f"{group}-")):
@@ -148,6 +155,15 @@ def _line_colours(count: int) -> list[Any]:
 
     few = [BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY]
     return few[:count] if count <= len(few) else list(colormaps["viridis"](np.linspace(0, 0.88, count)))
+
+
+def _draw_band(axes: Axes, colour: Any, lines: Sequence[Mapping[float, float]]) -> None:
+    """Draw mean and standard deviation of `lines` (x to y) where all of them have a value."""
+    xs = sorted(set.intersection(*map(set, lines))) if lines else []
+    if xs:
+        ys = np.array([[points[x] for x in xs] for points in lines])
+        mean, std = ys.mean(0), ys.std(0)
+        axes.fill_between(xs, mean - std, mean + std, color=colour, alpha=0.2, linewidth=0)
 
 
 def _draw_lines(axes: Axes, lines: Sequence[tuple[str, Any, Mapping[float, float]]]) -> None:

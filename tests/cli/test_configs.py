@@ -69,7 +69,7 @@ def test_config_runs(cli: Cli, tmp_path: Path, digits_root: Path, path: Path) ->
         extra += ["--model.T=2", "--data.batch_size=4"]
     if path.stem.startswith("rl_"):
         extra = ["--data.steps_per_epoch=100", "--data.episodes=1"]
-    under = ["-c", CONFIGS / "rl_hopper.yaml"] * path.stem.startswith("rl_actor_")
+    under = ["-c", CONFIGS / "rl_hopper.yaml"] * path.stem.startswith(("rl_actor_", "rl_learners"))
     outcome = cli("fit", *under, "-c", path, "--trainer.fast_dev_run=true", *extra)
     assert outcome.status == 0, outcome.err
     assert ("val/return" if path.stem.startswith("rl_") else "train/loss") in outcome.out

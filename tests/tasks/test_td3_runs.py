@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,10 @@ import numpy as np
 import pytest
 import torch
 
+from jellyfit import pictures
 from jellyfit.callbacks import read_metrics
+from jellyfit.datamodules import Environments
+from jellyfit.tasks import Task, TD3Task
 from tests.conftest import CONFIGS, Cli, start, wait
 
 pytest.importorskip("gymnasium", reason="gymnasium is not installed: pip install 'jellyfit[rl]'")
@@ -145,6 +149,56 @@ def test_checkpoints_that_were_asked_for_are_whole_unless_asked_otherwise(cli: C
     for path in paths:
         assert "jellyfit_control" in torch.load(path, weights_only=True), path
     assert cli("fit", *PENDULUM, *SMALL, "--trainer.max_epochs=4", "--ckpt_path=mine/last.ckpt").status == 0
+
+
+def test_learners_are_trained_tested_and_taken_out(cli: Cli, tmp_path: Path) -> None:
+    configs = (*PENDULUM, "-c", CONFIGS / "rl_learners.yaml", *SMALL)
+    fitted = cli("fit", *configs, "--trainer.max_epochs=2")
+    assert fitted.status == 0, fitted.err
+    folder = tmp_path / "runs/rl_pendulum/0"
+    for row in read_metrics(folder / "metrics.csv"):
+        means = [row[f"val/return/{k}"] for k in range(4)]
+        assert row["val/return"] == pytest.approx(np.mean(means), rel=1e-6)
+        assert row["val/return_std"] == pytest.approx(np.std(means), rel=1e-5)
+        assert row["env_steps"] in (80, 160), "of one learner"
+    curves = pictures.learning_curves(read_metrics(folder / "metrics.csv"))
+    assert [len(axes.collections) for axes in curves.axes if axes.get_title(loc="left") == "return"] == [1], "a band"
+    tested = cli("test", *configs, "--ckpt_path=best", "--data.episodes=2")
+    assert tested.status == 0, tested.err
+    with (folder / "test_returns.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["learner"], row["episode"]) for row in rows] == [(str(k), str(i)) for k in range(4) for i in range(2)]
+    task = Task.load_from_checkpoint(folder / "checkpoints/last.ckpt")
+    assert isinstance(task, TD3Task)
+    policy = task.policy_of(3)
+    data = Environments("Pendulum-v1", {"max_episode_steps": 30}, episodes=1)
+    assert data.evaluate(policy.act).returns == pytest.approx([row["val/return/3"]], rel=1e-6)
+    again = cli("fit", *configs, "--trainer.max_epochs=3", "--ckpt_path=last", "--model.learners=2")
+    assert again.status != 0
+    assert "the checkpoint is of 4 learners, this task of 2" in again.err
+    assert "Traceback" not in again.err
+
+
+@pytest.mark.slow
+def test_learners_of_two_processes_share_their_weights_and_resume_to_the_bit(tmp_path: Path) -> None:
+    more = ("--model.learners=2", "--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp")
+
+    def fit(*arguments: str) -> None:
+        outcome = wait(start(tmp_path, "fit", *PENDULUM, *SMALL, *more, *arguments, OMP_NUM_THREADS="1"))
+        assert outcome.status == 0, outcome.err
+
+    fit("--name=whole", "--trainer.max_epochs=2")
+    fit("--name=parts", "--trainer.max_epochs=1")
+    fit("--name=parts", "--trainer.max_epochs=2", "--ckpt_path=last")
+    whole, parts = (weights(tmp_path / f"runs/{name}/0") for name in ("whole", "parts"))
+    for name, value in whole.items():
+        assert torch.equal(value, parts[name]), name
+    saved = torch.load(tmp_path / "runs/whole/0/checkpoints/last.ckpt", weights_only=True)["jellyfit_control"]
+    streams = [stream["torch"] for state in saved for stream in state["streams"]]
+    rows = [each["replay"]["rows"] for state in saved for each in (state["kept"], *state["kept"]["others"])]
+    for several in (streams, rows):
+        assert len(several) == 4
+        assert not any(torch.equal(a, b) for a, b in itertools.combinations(several, 2))
 
 
 def test_mistakes_in_a_config_are_told_in_one_line(cli: Cli) -> None:
