@@ -15,11 +15,13 @@ from torch import Tensor, nn
 
 from jellyfit import pictures
 from jellyfit.callbacks.folders import save_table
+from jellyfit.callbacks.loggers import read_metrics
 from jellyfit.control import Actor, Episodes, RunningNorm, Spaces, SpikingActor, Step
 from jellyfit.datamodules.environments import Environments
 from jellyfit.errors import ConfigError, ControlError, JellyfitError
 from jellyfit.metrics import FiringRateMeter
 from jellyfit.rng import get_rng_state, set_rng_state
+from jellyfit.runs import PICTURES, repeats
 from jellyfit.tasks.resume import of_every_process
 from jellyfit.tasks.task import Task
 
@@ -313,7 +315,23 @@ class ControlTask(Task):
         episodes = enumerate(zip(played.returns, played.lengths, strict=True))
         rows = [{"episode": i, "return": str(total), "length": length} for i, (total, length) in episodes]
         save_table(self.trainer, "test_returns", list(rows[0]), rows)  # as text: all digits
+        self._draw_curve(folder)
         self._film(folder)
+
+    def _draw_curve(self, folder: Path) -> None:
+        """The returns of the run, or the mean of those that differ in seeds alone and have come as far."""
+        curves = []
+        for run in repeats(folder):
+            rows = [row for row in read_metrics(run / "metrics.csv") if {"env_steps", "val/return"} <= row.keys()]
+            points = {row["env_steps"]: row["val/return"] for row in rows}  # of two at one step the last
+            if points:
+                curves.append((run, sorted(points), [points[steps] for steps in sorted(points)]))
+        if not curves or curves[0][0] != folder:
+            return
+        runs = [(steps, returns) for _, steps, returns in curves if steps[-1] >= curves[0][1][-1]]
+        figure = pictures.mean_curves({type(self.actor).__name__: runs}, title=self.environments.env_name)
+        path = pictures.save(figure, folder / PICTURES / "learning_curve.png")
+        print(f"Learning curve: {path}" + (f" (mean of {len(runs)} seeds)" if len(runs) > 1 else ""))
 
     def _film(self, folder: Path) -> None:
         frames: list[Array] = []
@@ -323,7 +341,7 @@ class ControlTask(Task):
             print(f"No film of an episode: {str(error).splitlines()[0]}")
             return
         if frames:
-            target = folder / "pictures" / "test_episode.gif"
+            target = folder / PICTURES / "test_episode.gif"
             pictures.save_film(frames, target)
             print(f"Film of an episode: {target}")
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from jellyfit.callbacks import read_metrics
+from jellyfit.runs import repeats
 from tests.conftest import CONFIGS, Cli, start, wait
 
 pytest.importorskip("gymnasium", reason="gymnasium is not installed: pip install 'jellyfit[rl]'")
@@ -134,6 +135,29 @@ def test_the_best_checkpoint_holds_what_acting_needs_and_training_begins_anew_fr
         if name.startswith(("actor.", "critic.")):
             assert torch.equal(begun[name], value), name
     assert read_metrics(tmp_path / "runs/rl_pendulum/1/metrics.csv")[-1]["env_steps"] == 80
+
+
+def test_a_test_draws_the_learning_curve_of_runs_that_differ_in_seeds_alone(cli: Cli, tmp_path: Path) -> None:
+    short = ("fit", *PENDULUM, *SMALL, "--trainer.max_epochs=2")
+    for arguments in (
+        ("--seed_everything=1",),
+        ("--seed_everything=2", "--data.seed=3"),
+        ("--seed_everything=1",),  # once more: no other seed
+        ("--seed_everything=4", "--model.gamma=0.9"),  # another run
+        (),
+    ):
+        assert cli(*short, *arguments).status == 0
+    runs = [tmp_path / f"runs/rl_pendulum/{number}" for number in range(5)]
+    assert repeats(runs[4]) == [runs[4], runs[2], runs[1]]
+    assert repeats(runs[3]) == [runs[3]]
+    tested = cli("test", *PENDULUM, *SMALL, "--ckpt_path=last")
+    assert tested.status == 0, tested.err
+    path = "runs/rl_pendulum/4/pictures/learning_curve.png"
+    assert f"Learning curve: {path} (mean of 3 seeds)" in tested.out
+    assert "learning_curve.png" in tested.out.splitlines()[-1]
+    assert (tmp_path / path).read_bytes().startswith(b"\x89PNG")
+    alone = cli("test", *PENDULUM, *SMALL, "--model.gamma=0.9", f"--ckpt_path={runs[3]}/checkpoints/last.ckpt")
+    assert f"Learning curve: {runs[3]}/pictures/learning_curve.png\n" in alone.out
 
 
 def test_checkpoints_that_were_asked_for_are_whole_unless_asked_otherwise(cli: Cli, tmp_path: Path) -> None:
