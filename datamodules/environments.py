@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from jellyfit.control import Rollout, Spaces
+from jellyfit.control.rendering import choose_renderer
 from jellyfit.control.rollout import Episodes, evaluate, gymnasium, spaces_of
 from jellyfit.errors import ConfigError
 
@@ -144,7 +145,11 @@ class Environments(pl.LightningDataModule):
         playing: Any | None = None,
     ) -> Episodes:
         """Play whole episodes of the evaluation, see :func:`jellyfit.control.evaluate`."""
-        options = {} if frames is None else {"render_mode": "rgb_array"}
+        options = {}
+        if frames is not None:
+            options["render_mode"] = "rgb_array"
+            _ = self.spaces  # makes an environment, after which it is known whether MuJoCo draws it
+            choose_renderer()
         return evaluate(policy, lambda: self.make(**options), episodes or self.episodes, self.seed, frames, playing)
 
     def setup(self, stage: str) -> None:

@@ -390,11 +390,9 @@ class JellyfitCLI(LightningCLI):
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, PredictionsCSV) and callback.path is not None:
                 print(f"Predictions: {callback.path}")
-        prefix = "" if subcommand == "fit" else subcommand
         pictures = sorted(path.name for path in (self.run_folder / PICTURES).glob("*.png"))
-        shown = [name for name in pictures if name.startswith(prefix) or name == "confusion_matrix.png"]
-        if subcommand == "fit":
-            shown = [name for name in pictures if not name.startswith("test_") and name != "confusion_matrix.png"]
+        tested = ("test_", "confusion_matrix.png", "learning_curve.png")
+        shown = [name for name in pictures if name.startswith(tested) == (subcommand == "test")]
         if shown and subcommand in ("fit", "test"):
             print(f"Pictures: {self.run_folder / PICTURES}/{{{','.join(shown)}}}")
 

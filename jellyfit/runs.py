@@ -5,8 +5,11 @@ On a cluster the job names it, ``runs/NAME/job-ID/``: a job that is started agai
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+
+import yaml
 
 from jellyfit.errors import ConfigError
 
@@ -19,6 +22,7 @@ __all__ = [
     "job_run",
     "new_run",
     "next_version",
+    "repeats",
     "run_of_checkpoint",
     "slurm_job",
 ]
@@ -133,6 +137,33 @@ def find_checkpoint(root: Path, name: str, which: str) -> Path:
         f"--ckpt_path {which}: no {root / name}/VERSION/{CHECKPOINTS}/{which}.ckpt was found. Train first "
         f"(jellyfit fit), or give the path of a checkpoint file.{hint}"
     )
+
+
+def repeats(folder: Path) -> list[Path]:
+    """Run ``folder``, and the runs beside it whose ``config.yaml`` differs from its own in nothing but seeds and names.
+
+    Of several with the same seeds it is one: ``folder`` itself, else the newest.
+    """
+    known = _settings(folder)
+    others = (path for path in folder.parent.iterdir() if path != folder and (path / "config.yaml").is_file())
+    found = {} if known is None else {known[1]: folder}
+    for other in sorted(others, key=lambda path: (path / "config.yaml").stat().st_mtime, reverse=True):
+        settings = _settings(other)
+        if known is not None and settings is not None and settings[0] == known[0]:
+            found.setdefault(settings[1], other)
+    return list(found.values()) or [folder]
+
+
+def _settings(folder: Path) -> tuple[str, str] | None:
+    """Of a run: what it was configured to do, and its seeds; ``None`` where nothing is known of it."""
+    try:
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        for name in ("name", "runs", "ckpt_path"):
+            config.pop(name, None)
+        seeds = [config.pop("seed_everything", None), (config["data"].get("init_args") or {}).pop("seed", None)]
+    except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError):
+        return None
+    return json.dumps(config, default=str).replace(str(folder), ""), json.dumps(seeds)
 
 
 def run_of_checkpoint(path: Path) -> Path | None:

@@ -15,11 +15,13 @@ from torch import Tensor, nn
 
 from jellyfit import pictures
 from jellyfit.callbacks.folders import save_table
+from jellyfit.callbacks.loggers import read_metrics
 from jellyfit.control import Actor, Episodes, Policy, RunningNorm, Spaces, SpikingActor, Step, stack, unstack
 from jellyfit.datamodules.environments import Environments
 from jellyfit.errors import ConfigError, ControlError, JellyfitError
 from jellyfit.metrics import FiringRateMeter
 from jellyfit.rng import Stream, get_rng_state, set_rng_state
+from jellyfit.runs import PICTURES, repeats
 from jellyfit.tasks.resume import of_every_process
 from jellyfit.tasks.task import Task
 
@@ -397,7 +399,24 @@ class ControlTask(Task):
         ]
         columns = list(rows[0])[self.learners == 1 :]  # one alone has no number
         save_table(self.trainer, "test_returns", columns, rows)  # as text: all digits
+        self._draw_curve(folder)
         self._film(folder, policies[_best(played)])
+
+    def _draw_curve(self, folder: Path) -> None:
+        """The returns of the run, or the mean over its learners and the runs that differ in seeds alone and came as far."""
+        columns = [f"val/return/{k}" for k in range(self.learners)] if self.learners > 1 else ["val/return"]
+        curves = []
+        for run in repeats(folder):
+            rows = [row for row in read_metrics(run / "metrics.csv") if {"env_steps", *columns} <= row.keys()]
+            for column in columns if rows else ():
+                points = {row["env_steps"]: row[column] for row in rows}  # of two at one step the last
+                curves.append((run, sorted(points), [points[steps] for steps in sorted(points)]))
+        if not curves or curves[0][0] != folder:
+            return
+        runs = [(steps, returns) for _, steps, returns in curves if steps[-1] >= curves[0][1][-1]]
+        figure = pictures.mean_curves({type(self.actor).__name__: runs}, title=self.environments.env_name)
+        path = pictures.save(figure, folder / PICTURES / "learning_curve.png")
+        print(f"Learning curve: {path}" + (f" (mean of {len(runs)} seeds)" if len(runs) > 1 else ""))
 
     def _film(self, folder: Path, policy: Policy) -> None:
         frames: list[Array] = []
@@ -407,7 +426,7 @@ class ControlTask(Task):
             print(f"No film of an episode: {str(error).splitlines()[0]}")
             return
         if frames:
-            target = folder / "pictures" / "test_episode.gif"
+            target = folder / PICTURES / "test_episode.gif"
             pictures.save_film(frames, target)
             print(f"Film of an episode: {target}")
 

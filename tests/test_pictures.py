@@ -46,6 +46,10 @@ def lines(axes) -> dict[str, tuple[list[float], list[float]]]:
     return {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines}
 
 
+def repeated(n: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    return [(np.arange(1, 6) * 1000, np.arange(5.0) * (1 + seed)) for seed in range(n)]
+
+
 # Every figure
 
 
@@ -63,6 +67,7 @@ FIGURES = {
         [{"epoch": e, **{f"firing_rate/{LONG}{i}": 0.01 * i for i in range(30)}} for e in range(3)],
         groups=["firing_rate"],
     ),
+    "means": lambda: pictures.mean_curves({LONG: repeated(4), "b": repeated(1)}, title="Return"),
     "matrix": lambda: pictures.confusion_matrix(random().poisson(9, (11, 11)), [f"{LONG}{i}" for i in range(11)]),
     "matrix of 2": lambda: pictures.confusion_matrix(np.eye(2), ["no", "yes"], title="Test"),
     "matrix of 40": lambda: pictures.confusion_matrix(np.eye(40), [f"class number {i}" for i in range(40)]),
@@ -81,7 +86,7 @@ def test_nothing_lies_outside_the_figure(name):
     assert box.y1 <= height + 0.01
 
 
-@pytest.mark.parametrize("name", ["raster", "rates", "frames", "curves", "matrix of 2"])
+@pytest.mark.parametrize("name", ["raster", "rates", "frames", "curves", "means", "matrix of 2"])
 def test_the_title_is_written_only_when_given(name):
     assert FIGURES[name]()._suptitle.get_text()
     assert pictures.firing_rates({"a": 0.1})._suptitle is None
@@ -113,6 +118,7 @@ ones = np.ones((3, 2, 4, 4))
 figures = [
     pictures.spike_raster({"a": ones[:, 0, 0]}), pictures.firing_rates({"a": 0.1}), pictures.event_frames(ones),
     pictures.learning_curves([{"epoch": 0, "val/loss": 1.0}]), pictures.confusion_matrix(np.eye(3)),
+    pictures.mean_curves({"a": [([1, 2], [1, 2]), ([1, 2], [2, 2])]}),
 ]
 for index, figure in enumerate(figures):
     pictures.save(figure, f"{sys.argv[1]}/{index}.png", dpi=40)
@@ -124,7 +130,7 @@ assert "matplotlib.pyplot" not in sys.modules
     call = [sys.executable, "-W", "error", "-c", code, str(tmp_path)]
     result = subprocess.run(call, env=bare, cwd=root, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
-    assert len(list(tmp_path.iterdir())) == 5
+    assert len(list(tmp_path.iterdir())) == 6
 
 
 def test_all_names_what_is_public():
@@ -444,6 +450,46 @@ def test_another_column_can_be_x():
 def test_rows_with_nothing_to_draw_are_refused(rows, options, message):
     with pytest.raises(InputError, match=message):
         pictures.learning_curves(rows, **options)
+
+
+# mean_curves
+
+
+def test_the_mean_of_runs_lies_within_students_interval():
+    from scipy import stats
+
+    axes = pictures.mean_curves({"a": repeated(4), "b": repeated(1)}).axes[0]
+    drawn = lines(axes)
+    assert drawn["a (4 seeds)"] == ([1000, 2000, 3000, 4000, 5000], [0, 2.5, 5, 7.5, 10])
+    assert drawn["b (1 seed)"][1] == [0, 1, 2, 3, 4]
+    (band,) = axes.collections  # one run has none
+    at_the_end = [y for x, y in band.get_paths()[0].vertices if x == 5000]
+    expected = stats.t.interval(0.95, 3, loc=10, scale=stats.sem([4, 8, 12, 16]))
+    assert (min(at_the_end), max(at_the_end)) == pytest.approx(expected)
+    assert "95 % confidence" in right_title(axes)
+    assert right_title(pictures.mean_curves({"b": repeated(1)}).axes[0]) == ""
+
+
+def test_runs_measured_at_other_places_are_interpolated_where_all_have_been():
+    runs = [([0, 10, 20], [0, 10, 20]), ([5, 15, 25], [5, 15, 25])]
+    drawn = lines(pictures.mean_curves({"a": runs}).axes[0])
+    assert drawn["a (2 seeds)"] == ([5, 10, 15, 20], [5, 10, 15, 20])
+
+
+@pytest.mark.parametrize(
+    ("curves", "message"),
+    [
+        ({}, "got none"),
+        ({"a": []}, "'a' has no runs"),
+        ({"a": [([1, 2], [1])]}, "got 2 places and 1 values"),
+        ({"a": [([2, 1], [1, 2])]}, "not in order"),
+        ({"a": [([1], [np.nan])]}, "NaN or infinite"),
+        ({"a": [([1, 2], [1, 2]), ([3], [1])]}, "nothing of the x axis in common"),
+    ],
+)
+def test_runs_without_a_mean_are_refused(curves, message):
+    with pytest.raises(InputError, match=message):
+        pictures.mean_curves(curves)
 
 
 # confusion_matrix

@@ -13,6 +13,7 @@ from jellyfit.pictures.confusion import confusion_matrix
 from jellyfit.pictures.curves import learning_curves
 from jellyfit.pictures.files import save, to_array
 from jellyfit.pictures.frames import event_frame_image, event_frames
+from jellyfit.pictures.means import mean_curves
 from jellyfit.pictures.rates import firing_rates
 from jellyfit.pictures.spikes import spike_raster
 
@@ -22,6 +23,7 @@ __all__ = [
     "event_frames",
     "firing_rates",
     "learning_curves",
+    "mean_curves",
     "save",
     "save_film",
     "save_gif",

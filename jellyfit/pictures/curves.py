@@ -85,7 +85,7 @@ def learning_curves(
         axes.set_xlabel(x)
         integer_ticks(axes, x=8)
         if is_group:
-            colours = _line_colours(len(lines))
+            colours = line_colours(len(lines))
             _draw_lines(axes, [(line, colour, lines[line]) for line, colour in zip(lines, colours, strict=True)])
         else:
             for stage, colour in STAGE_COLOURS.items():
@@ -149,7 +149,7 @@ def _value(column: str, raw: float | str | None) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _line_colours(count: int) -> list[Any]:
+def line_colours(count: int) -> list[Any]:
     """Return `count` colours: distinct ones for a few lines, a dark to light sequence for many."""
     from matplotlib import colormaps
 

@@ -14,6 +14,7 @@ import torch
 from jellyfit import pictures
 from jellyfit.callbacks import read_metrics
 from jellyfit.datamodules import Environments
+from jellyfit.runs import repeats
 from jellyfit.tasks import Task, TD3Task
 from tests.conftest import CONFIGS, Cli, start, wait
 
@@ -140,6 +141,29 @@ def test_the_best_checkpoint_holds_what_acting_needs_and_training_begins_anew_fr
     assert read_metrics(tmp_path / "runs/rl_pendulum/1/metrics.csv")[-1]["env_steps"] == 80
 
 
+def test_a_test_draws_the_learning_curve_of_runs_that_differ_in_seeds_alone(cli: Cli, tmp_path: Path) -> None:
+    short = ("fit", *PENDULUM, *SMALL, "--trainer.max_epochs=2")
+    for arguments in (
+        ("--seed_everything=1",),
+        ("--seed_everything=2", "--data.seed=3"),
+        ("--seed_everything=1",),  # once more: no other seed
+        ("--seed_everything=4", "--model.gamma=0.9"),  # another run
+        (),
+    ):
+        assert cli(*short, *arguments).status == 0
+    runs = [tmp_path / f"runs/rl_pendulum/{number}" for number in range(5)]
+    assert repeats(runs[4]) == [runs[4], runs[2], runs[1]]
+    assert repeats(runs[3]) == [runs[3]]
+    tested = cli("test", *PENDULUM, *SMALL, "--ckpt_path=last")
+    assert tested.status == 0, tested.err
+    path = "runs/rl_pendulum/4/pictures/learning_curve.png"
+    assert f"Learning curve: {path} (mean of 3 seeds)" in tested.out
+    assert "learning_curve.png" in tested.out.splitlines()[-1]
+    assert (tmp_path / path).read_bytes().startswith(b"\x89PNG")
+    alone = cli("test", *PENDULUM, *SMALL, "--model.gamma=0.9", f"--ckpt_path={runs[3]}/checkpoints/last.ckpt")
+    assert f"Learning curve: {runs[3]}/pictures/learning_curve.png\n" in alone.out
+
+
 def test_checkpoints_that_were_asked_for_are_whole_unless_asked_otherwise(cli: Cli, tmp_path: Path) -> None:
     kept = "--trainer.callbacks={class_path: lightning.pytorch.callbacks.ModelCheckpoint, init_args: {monitor: "
     mine = kept + "val/return, mode: max, save_top_k: 2, save_last: true, dirpath: mine, filename: '{epoch}'}}"
@@ -168,6 +192,8 @@ def test_learners_are_trained_tested_and_taken_out(cli: Cli, tmp_path: Path) -> 
     with (folder / "test_returns.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["learner"], row["episode"]) for row in rows] == [(str(k), str(i)) for k in range(4) for i in range(2)]
+    assert "(mean of 4 seeds)" in tested.out
+    assert (folder / "pictures/learning_curve.png").is_file()
     task = Task.load_from_checkpoint(folder / "checkpoints/last.ckpt")
     assert isinstance(task, TD3Task)
     policy = task.policy_of(3)
