@@ -546,10 +546,10 @@ class Writer:
             ]
         arguments = [
             "int64_t M", "int64_t T", "int64_t E", "int64_t threads", "int64_t chunks", "int64_t width",
+            *(f"int64_t sum{i}_{what}" for i in range(len(reductions)) for what in ("period", "inner", "offset")),
             f"const io* {x}", "const io* grad_s", "io* grad_x", "const real* grad_v_seq", "const real* states",
             "real* sums",
             *(f"const real* {name}_first" for name in states), *(f"const real* {name}_last" for name in grads),
             *(f"real* {name}_first" for name in grads), *self.param_arguments(),
-            *(f"int64_t sum{i}_{what}" for i in range(len(reductions)) for what in ("period", "inner", "offset")),
         ]  # fmt: skip
         return self.file(arguments, body, _SCATTER if reductions else "")
