@@ -90,7 +90,7 @@ class FusedStep:
         self.target = _target(device)(spec)
         self.target.prepare()
         self._independent = [i for i, value in enumerate(self.graph.grad_states) if value is None]  # nothing uses them
-        self._layouts: dict[tuple[int, ...] | None, Layout] = {}
+        self._layouts: dict[tuple[int, ...] | None, tuple[Layout, list[tuple[int, int]]]] = {}
 
     # ---------------------------------------------------------------- running it
 
@@ -110,7 +110,8 @@ class FusedStep:
         """
         if not is_dense_sequence(x_seq):
             x_seq = x_seq.contiguous()
-        states = self.cut(states)
+        if self._independent:
+            states = self.cut(states)
         if torch.is_grad_enabled() and (
             x_seq.requires_grad
             or any(state is not None and state.requires_grad for state in states)
@@ -125,8 +126,6 @@ class FusedStep:
 
     def cut(self, states: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
         """``states``, of which those that no gradient reaches are cut from the graph that made them."""
-        if not self._independent:
-            return states
         return [
             state.detach() if i in self._independent and state is not None else state for i, state in enumerate(states)
         ]
@@ -149,31 +148,29 @@ class FusedStep:
         )
         return [grad_x, *firsts, *grad_params]
 
-    def _layout(self, x: Tensor) -> Layout:
+    def _layout(self, x: Tensor) -> tuple[Layout, list[tuple[int, int]]]:
+        """The layout of ``x``, and period and inner size of each reduction in it."""
         key = None if x.is_contiguous() else x.stride()
-        if key not in self._layouts:
-            self._layouts[key] = Layout.of(x)
-        return self._layouts[key]
+        found = self._layouts.get(key)
+        if found is None:
+            layout = Layout.of(x)
+            found = self._layouts[key] = layout, [layout.indexing(total.shape) for total in self.graph.reductions]
+        return found
 
     def _aligned(self, tensors: Sequence[Tensor | None], x: Tensor) -> list[Tensor | None]:
-        if all(tensor is None for tensor in tensors):
-            return list(tensors)
-        shape, stride = x.shape[1:], x.stride()[1:]
-        return [None if tensor is None else aligned(tensor, shape, stride, self.real) for tensor in tensors]
+        return [None if t is None else aligned(t, x.shape[1:], x.stride()[1:], self.real) for t in tensors]
 
     def pack(self, x: Tensor, params: Sequence[Tensor], affine: Sequence[Tensor] = ()) -> Packed:
-        """The parameters of a call on ``x`` as forward and backward take them.
+        """The parameters of a call on ``x`` as forward and backward take them; outside autograd.
 
         ``affine`` are scale and shift, where the step has them.
         """
         if not (params or affine):
             return _NOTHING
         slots = dict(enumerate(params))
-        if self.graph.before.calls:
-            with torch.no_grad():
-                self.graph.before.run(slots)
-        layout = self._layout(x)
-        taken = [slots[slot].detach() for _, slot in self.graph.params]
+        self.graph.before.run(slots)
+        layout, _ = self._layout(x)
+        taken = [slots[slot] for _, slot in self.graph.params]
         return Packed(slots, [layout.pack(tensor, self.real) for tensor in (*taken, *affine)])
 
     def forward_pass(
@@ -210,16 +207,15 @@ class FusedStep:
             aligned(grad_spikes, x.shape, x.stride(), x.dtype),
             self._aligned(grad_lasts, x),
             None if grad_v_seq is None else aligned(grad_v_seq, x.shape, x.stride(), self.real),
-            [self._layout(x).indexing(reduction.shape) for reduction in reductions],
+            self._layout(x)[1] if reductions else (),
         )
         grad_params: list[Tensor | None] = [None] * len(params)
         if reductions:
-            layout = self._layout(x)
+            layout, _ = self._layout(x)
             slots = dict(packed.slots)
             for reduction, total in zip(reductions, sums, strict=True):
-                slots[reduction.slot] = layout.unpack_sum(total, reduction.shape).reshape(reduction.result)
-            with torch.no_grad():
-                self.graph.after.run(slots)
+                slots[reduction.slot] = layout.unpack_sum(total, reduction.shape, reduction.result)
+            self.graph.after.run(slots)
             for i, slot in enumerate(self.graph.grad_params):
                 if slot is not None:
                     grad = slots[slot]

@@ -39,12 +39,26 @@ def load(name: str, source: str, real: torch.dtype) -> Callable[[bytes], None] |
     return run
 
 
-class _Constants:
-    """Numbers that are no part of a kernel's source, where the kernel finds them."""
+class _Pass:
+    """A compiled pass.
 
-    def __init__(self, numbers: Sequence[float]) -> None:
-        self.numbers = (ctypes.c_double * len(numbers))(*numbers)
-        self.address = ctypes.addressof(self.numbers)
+    Args:
+        run: its function.
+        numbers: constants that are no part of its source.
+    """
+
+    def __init__(self, run: Callable[[bytes], None], numbers: Sequence[float]) -> None:
+        self._run = run
+        self._numbers = (ctypes.c_double * len(numbers))(*numbers)
+        self._address = ctypes.addressof(self._numbers)
+
+    def __call__(self, numbers: Sequence[int], tensors: Sequence[Tensor | None], params: Sequence[Param]) -> None:
+        """Run it on whole numbers, tensors and parameters, in the order of the source's arguments."""
+        arguments = [*numbers, *[0 if tensor is None else tensor.data_ptr() for tensor in tensors]]
+        for tensor, period, inner in params:
+            arguments += (tensor.data_ptr(), period, inner)
+        arguments.append(self._address)
+        self._run(_struct(len(arguments)).pack(*arguments))
 
 
 class _Job(NamedTuple):
@@ -53,9 +67,9 @@ class _Job(NamedTuple):
     Attributes:
         x_shape, x_strides, most_threads: what for.
         steps, size: time steps, and elements of one.
-        shape, strides: of a state.
-        forward: elements in a block, and threads.
-        backward: the same, and the number of blocks.
+        state: a tensor like a state, without memory.
+        forward, backward: elements of a step, time steps, elements in a block, and threads: how each pass begins.
+        blocks: of the backward pass.
     """
 
     x_shape: torch.Size
@@ -63,15 +77,17 @@ class _Job(NamedTuple):
     most_threads: int
     steps: int
     size: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-    forward: tuple[int, int]
-    backward: tuple[int, int, int]
+    state: Tensor
+    forward: tuple[int, int, int, int]
+    backward: tuple[int, int, int, int]
+    blocks: int
 
     @classmethod
-    def of(cls, x: Tensor, row: int, threads: int) -> _Job:
+    def of(cls, x: Tensor, real: torch.dtype, row: int, threads: int) -> _Job:
         steps, count = x.shape[0], x.numel() // x.shape[0]
         room = _SCRATCH // (row * min(steps, STRETCH))
+        state = torch.empty_strided(x.shape[1:], x.stride()[1:], dtype=real, device="cpu")
+        state.untyped_storage().resize_(0)
         elements, used = _split(count, steps, max(64, min(BLOCK, room // 64 * 64)), threads)
         return cls(
             x.shape,
@@ -79,10 +95,10 @@ class _Job(NamedTuple):
             threads,
             steps,
             count,
-            tuple(x.shape[1:]),
-            x.stride()[1:],
-            _split(count, steps, BLOCK, threads),
-            (elements, used, -(-count // elements)),
+            state,
+            (count, steps, *_split(count, steps, BLOCK, threads)),
+            (count, steps, elements, used),
+            -(-count // elements),
         )
 
 
@@ -101,10 +117,9 @@ class HostTarget:
     ) -> None:
         self.program, self.real = spec.program, spec.real
         self._spec = spec
-        self._constants: dict[str, _Constants] = {}
         self._name = re.sub(r"\W+", "_", spec.title) or "neuron"
-        self._forward: Callable[[bytes], None] | None = None
-        self._backward: Callable[[bytes], None] | None = None
+        self._forward: _Pass | None = None
+        self._backward: _Pass | None = None
         self._row = 4 * max(1, len(spec.program.keep)) * (2 if spec.real == torch.float64 else 1)
         self._latest: _Job | None = None
 
@@ -117,19 +132,18 @@ class HostTarget:
         text = writer.forward() if which == "forward" else writer.backward()
         return text, [value.number for value in writer.names.lifted.values()]
 
-    def _load(self, which: str) -> Callable[[bytes], None]:
+    def _load(self, which: str) -> _Pass:
         text, numbers = self._write(which)
-        self._constants[which] = _Constants(numbers)
         run = load(f"{self._name}-{which}", text, self.real)
         if run is None:
             raise KernelUnavailableError(native.status().reason or "the generated C code does not compile")
-        return run
+        return _Pass(run, numbers)
 
     def _job(self, x: Tensor) -> _Job:
         """How the work on ``x`` is cut; that of the latest call is at hand."""
         job, threads = self._latest, torch.get_num_threads()
         if job is None or job.x_shape != x.shape or job.x_strides != x.stride() or job.most_threads != threads:
-            job = self._latest = _Job.of(x, self._row, threads)
+            job = self._latest = _Job.of(x, self.real, self._row, threads)
         return job
 
     def prepare(self) -> None:
@@ -147,20 +161,14 @@ class HostTarget:
         job = self._job(x)
         steps = job.steps
         spikes = torch.empty_like(x)
-        lasts = [torch.empty_strided(job.shape, job.strides, dtype=self.real, device="cpu") for _ in firsts]
+        lasts = [torch.empty_like(job.state) for _ in firsts]
         v_seq = torch.empty_like(x, dtype=self.real) if want_v_seq else None
         kept = None
         if keep and steps > STRETCH and firsts:
             kept = torch.empty((steps - 1) // STRETCH, len(firsts), job.size, dtype=self.real, device="cpu")
         if self._forward is None:
             self._forward = self._load("forward")
-        arguments = [job.size, steps, *job.forward, x.data_ptr(), spikes.data_ptr(), _pointer(v_seq), _pointer(kept)]
-        arguments += [_pointer(first) for first in firsts]
-        arguments += [last.data_ptr() for last in lasts]
-        for tensor, period, inner in params:
-            arguments += [tensor.data_ptr(), period, inner]
-        arguments.append(self._constants["forward"].address)
-        self._forward(_struct(len(arguments)).pack(*arguments))
+        self._forward(job.forward, (x, spikes, v_seq, kept, *firsts, *lasts), params)
         return spikes, lasts, v_seq, kept
 
     def backward(
@@ -180,24 +188,19 @@ class HostTarget:
         grad_firsts = [None if first is None else torch.empty_like(first) for first in firsts]
         if self._backward is None:
             self._backward = self._load("backward")
-        elements, threads, blocks = job.backward
-        width, chunks, totals = 0, blocks, None
+        chunks, width, totals = job.blocks, 0, None
+        places: list[int] = []
         if sums:
-            width = sum([period for period, _ in sums])
-            chunks = min(blocks, 64 if width * 256 <= job.size else 8)
+            for period, inner in sums:
+                places += (period, inner, width)
+                width += period
+            chunks = min(chunks, 64 if width * 256 <= job.size else 8)
             totals = torch.empty(width, dtype=self.real, device="cpu")
-        arguments = [job.size, job.steps, elements, threads, chunks, width, x.data_ptr(), grad_spikes.data_ptr()]
-        arguments += [grad_x.data_ptr(), _pointer(grad_v_seq), _pointer(kept), _pointer(totals)]
-        for tensors in (firsts, grad_lasts, grad_firsts):
-            arguments += [_pointer(tensor) for tensor in tensors]
-        for tensor, period, inner in params:
-            arguments += [tensor.data_ptr(), period, inner]
-        offset = 0
-        for period, inner in sums:
-            arguments += [period, inner, offset]
-            offset += period
-        arguments.append(self._constants["backward"].address)
-        self._backward(_struct(len(arguments)).pack(*arguments))
+        self._backward(
+            (*job.backward, chunks, width, *places),
+            (x, grad_spikes, grad_x, grad_v_seq, kept, totals, *firsts, *grad_lasts, *grad_firsts),
+            params,
+        )
         if totals is None:
             return grad_x, grad_firsts, []
         found = [totals] if len(sums) == 1 else list(totals.split([period for period, _ in sums]))  # type: ignore[no-untyped-call]
@@ -208,10 +211,6 @@ class HostTarget:
 def _struct(count: int) -> Struct:
     """Packs ``count`` arguments of a kernel."""
     return Struct(f"{count}q")
-
-
-def _pointer(tensor: Tensor | None) -> int:
-    return 0 if tensor is None else tensor.data_ptr()
 
 
 def _split(count: int, steps: int, largest: int, threads: int) -> tuple[int, int]:

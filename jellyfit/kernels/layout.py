@@ -86,12 +86,15 @@ class Layout:
         target = [size if begin <= i < end else 1 for i, size in enumerate(memory)]
         return ordered.expand(target).to(dtype).contiguous(), math.prod(memory[begin:end]), math.prod(memory[end:])
 
-    def unpack_sum(self, total: Tensor, shape: Sequence[int]) -> Tensor:
-        """A sum over the elements of each period, as a tensor of ``shape``: the way back of :meth:`pack`."""
+    def unpack_sum(self, total: Tensor, shape: Sequence[int], result: Sequence[int]) -> Tensor:
+        """A sum over the elements of each period of a parameter of ``shape``, as a tensor of shape ``result``.
+
+        The way back of :meth:`pack`.
+        """
         if total.numel() == 1:
-            return total.reshape(tuple(shape))
+            return total.view(result)
         sizes, begin, end = self._group(shape)
         ordered = total.reshape([self.shape[axis] if begin <= i < end else 1 for i, axis in enumerate(self.order)])
         back = ordered.permute([self.order.index(axis) for axis in range(len(self.order))])
         extra = [axis for axis, size in enumerate(sizes) if size == 1 and back.shape[axis] != 1]
-        return (back.sum(extra, keepdim=True) if extra else back).reshape(tuple(shape))
+        return (back.sum(extra, keepdim=True) if extra else back).reshape(result)

@@ -155,7 +155,8 @@ class MemoryModule(StepModule):
 
     def reset_value(self, name: str) -> Any:
         """The value that memory ``name`` takes at a reset."""
-        return copy.deepcopy(self._memories[name])
+        value = self._memories[name]
+        return value if value is None or isinstance(value, float) else copy.deepcopy(value)
 
     def named_memories(self) -> Iterator[tuple[str, Any]]:
         """Names and present values of this module's own memories (not of modules inside it)."""

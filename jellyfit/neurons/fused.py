@@ -63,12 +63,10 @@ class NodeKernels:
         self.number = compiled.register(node)
         self.states = [name for name in node._memories if not name.startswith("_")]
         self._plans: dict[tuple[Any, ...], FusedStep | str] = {}
-        self._tables: list[dict[str, Any]] = []  # attributes, parameters and buffers of every module in the neuron
+        self._tables: list[dict[str, Any]] = []  # what every module in the neuron holds: attributes, parameters, ...
         self._sizes: list[int] = []
-        self._getters: list[tuple[Callable[[Any], Any], dict[str, Any]]] = []  # of all settings of a module
+        self._getters: list[tuple[Callable[[Any], Any], dict[str, Any]]] = []  # of settings, or of modules within
         self._settings: list[Any] = []
-        self._children: list[dict[str, Any]] = []
-        self._modules: list[list[Any]] = []
         self._params: list[tuple[dict[str, Any], str]] = []
         self._latest: tuple[tuple[Any, ...], FusedStep] | None = None  # what the latest call used
         self._to_say = ""
@@ -92,7 +90,7 @@ class NodeKernels:
         if not (self._tables and self._unchanged()):
             self._look_at_settings()
         try:
-            key = (x.shape, x.dtype, x.device, affine, *self._kinds())
+            key = (x.shape, x.dtype, x.device, affine, self._kinds())
         except AttributeError:  # a tensor has become a number
             self._tables.clear()
             return self.plan(x, call, affine)
@@ -124,9 +122,9 @@ class NodeKernels:
         """The tensors that the equations use beside input and state: parameters and buffers, in a fixed order."""
         return [owner[name] for owner, name in self._params]
 
-    def _kinds(self) -> list[tuple[torch.Size, torch.dtype, bool]]:
+    def _kinds(self) -> tuple[tuple[torch.Size, torch.dtype, bool], ...]:
         """Shape, dtype and wish for a gradient of every parameter."""
-        return [(p.shape, p.dtype, p.requires_grad) for p in self.params()]
+        return tuple([(p.shape, p.dtype, p.requires_grad) for p in self.params()])
 
     def constants(self) -> tuple[int, tuple[str, ...], tuple[str, ...]]:
         """What a compiled graph holds: the node's number, its states, and the dotted names of its tensors."""
@@ -144,7 +142,6 @@ class NodeKernels:
             return (
                 list(map(len, self._tables)) == self._sizes
                 and [get(table) for get, table in self._getters] == self._settings
-                and [list(table.values()) for table in self._children] == self._modules
                 and (not kinds or kinds == self._kinds())
             )
         except Exception:  # one is gone, or is of a kind that cannot tell whether it is equal
@@ -154,19 +151,18 @@ class NodeKernels:
         self._changes += bool(self._plans)
         self._plans.clear()
         self._latest = None
-        self._tables, self._getters, self._children, self._params = [], [], [], []
+        self._tables, self._getters, self._params = [], [], []
         for module in self.node.modules():
             changing = _CHANGING | set(getattr(module, "_memories", ()))
             names = [name for name, value in module.__dict__.items() if name not in changing and not _has_tensor(value)]
             if names:
                 self._getters.append((operator.itemgetter(*names), module.__dict__))
-            self._tables += [module.__dict__, module._parameters, module._buffers]
             if module._modules:
-                self._children.append(module._modules)
+                self._getters.append((operator.itemgetter(*module._modules), module._modules))
+            self._tables += [module.__dict__, module._parameters, module._buffers, module._modules]
             self._params += _tensors_of(module)
         self._sizes = list(map(len, self._tables))
         self._settings = [get(table) for get, table in self._getters]
-        self._modules = [list(table.values()) for table in self._children]
 
     # ---------------------------------------------------------------- making one
 
@@ -249,14 +245,13 @@ class NodeKernels:
         """
         if self._latest is None:
             return None
-        (shape, dtype, device, affine, *kinds), plan = self._latest
+        (shape, dtype, device, affine, kinds), plan = self._latest
         if (
-            isinstance(x, Tensor)
+            kernels.applicable(x)
             and x.shape == shape
             and x.dtype is dtype
             and x.device == device
             and not affine
-            and kernels.applicable(x)
             and not torch.is_anomaly_enabled()
             and self._unchanged(kinds)
         ):
