@@ -36,7 +36,7 @@ import rl_speed
 import yaml
 from timing import machine
 
-from jellyfit import native
+from jellyfit import native, pictures
 from jellyfit.callbacks import read_metrics
 from jellyfit.runs import CHECKPOINTS
 
@@ -261,7 +261,16 @@ def main() -> None:
 
 
 def draw(found: dict[str, Any], path: Path) -> None:
-    """Curves of every task, an actor a colour, with a band over seeds."""
+    """Curves of every task, an actor a colour, with a band over seeds; several tasks: ``NAME-TASK.png`` each."""
+    tasks = list(dict.fromkeys(row["task"] for row in found["runs"]))
+    for task in tasks:
+        curves: dict[str, list[tuple[list[int], list[float]]]] = {}
+        for row in found["runs"]:
+            if row["task"] == task:
+                steps, returns = zip(*row["curve"], strict=True)
+                curves.setdefault(row["actor"], []).append((list(steps), list(returns)))
+        target = path if len(tasks) == 1 else path.with_stem(f"{path.stem}-{task}")
+        print(f"Curves: {pictures.save(pictures.mean_curves(curves, title=task), target)}")
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ SECTIONS = ("nets", "time", "memory", "profile")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": lambda parameters: torch.optim.SGD(parameters, lr=1e-3, momentum=0.9),
+    "sgd-fused": lambda parameters: torch.optim.SGD(parameters, lr=1e-3, momentum=0.9, fused=True),
     "adam": lambda parameters: torch.optim.Adam(parameters, lr=1e-5),
     "adam-fused": lambda parameters: torch.optim.Adam(parameters, lr=1e-5, fused=True),
 }
@@ -115,7 +116,8 @@ def title(case: Case) -> str:
 
 
 def run_nets(options: argparse.Namespace, figures: dict[str, Any]) -> list[dict[str, Any]]:
-    print(f"\nTraining step; the others' times over jellyfit's ({options.dtype}, {options.memory_format})")
+    settings = f"{options.dtype}, {options.memory_format}, all with {options.optimizer}"
+    print(f"\nTraining step; the others' times over jellyfit's ({settings})")
     columns = ("eager", *peers.LIBRARIES)
     print(f"{'':>36} {'jellyfit, ms':>13}" + "".join(f" {name:>19}" for name in columns) + f" {'goal':>6}")
     rows = []

@@ -17,6 +17,7 @@ from jellyfit.datamodules.batch import Batch, as_batch
 from jellyfit.encoders import Encoder
 from jellyfit.errors import ConfigError, InputError
 from jellyfit.metrics import FiringRateMeter, WeightedMean
+from jellyfit.optimizers import use_fused
 from jellyfit.parameter_groups import ParameterGroups
 from jellyfit.rng import get_rng_state, set_rng_state
 from jellyfit.tasks.layer_sync import keep_step_modes
@@ -62,7 +63,9 @@ class SpikingTask(Task):
         backbone: the network, ``[T, N, *] -> [T, N, num_classes]``.
         T: time steps for which still inputs ``[N, *]`` are repeated; ``None`` (default): the data are sequences.
         encoder: turns inputs into spikes, after the repetition; default none (direct coding).
-        optimizer: callable ``parameters -> optimizer``; default Adam with learning rate 0.001.
+        optimizer: callable ``parameters -> optimizer``; default Adam with learning rate 0.001. On the CPU, Adam, AdamW
+            and SGD take their steps in one pass unless ``fused`` or ``foreach`` is given, see
+            :func:`~jellyfit.optimizers.use_fused`.
         scheduler: callable ``optimizer -> scheduler``; default none.
         scheduler_interval: when the scheduler steps: every ``"epoch"`` (default) or ``"step"``.
         backend: of every neuron, see :class:`~jellyfit.neurons.BaseNode`; default ``"auto"``.
@@ -212,6 +215,9 @@ class SpikingTask(Task):
             inside = set(self.backbone.parameters())
             others = [parameter for parameter in parameters if parameter not in inside]
             optimizer = self.parameter_groups.optimizer(self.backbone, make, others)
+        sparse = (m for m in self.modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag)) and m.sparse)
+        if not any(sparse):  # their gradients are not for fused steps
+            use_fused(optimizer)
         if self.make_scheduler is None:
             return optimizer
         scheduler: dict[str, Any] = {"scheduler": self.make_scheduler(optimizer), "interval": self.scheduler_interval}

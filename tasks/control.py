@@ -403,7 +403,7 @@ class ControlTask(Task):
         self._film(folder, policies[_best(played)])
 
     def _draw_curve(self, folder: Path) -> None:
-        """The returns of the run, or the mean over its learners and the runs that differ in seeds alone and came as far."""
+        """The returns of the run, or the mean over learners and runs that differ in seeds alone and came as far."""
         columns = [f"val/return/{k}" for k in range(self.learners)] if self.learners > 1 else ["val/return"]
         curves = []
         for run in repeats(folder):

@@ -26,6 +26,7 @@ from jellyfit.control import (
     side_by_side,
 )
 from jellyfit.errors import ConfigError
+from jellyfit.optimizers import use_fused
 from jellyfit.tasks.control import ActorFactory, Array, ControlTask
 
 __all__ = ["TD3Task", "polyak", "td3_target"]
@@ -183,10 +184,11 @@ class TD3Task(ControlTask):
 
     def configure_optimizers(self) -> Any:
         actor, critic = list(self.actor.parameters()), list(self.critic.parameters())
-        return [
+        made = [
             self.actor_optimizer(actor) if self.actor_optimizer else torch.optim.Adam(actor, lr=1e-4),
             self.critic_optimizer(critic) if self.critic_optimizer else torch.optim.Adam(critic, lr=1e-3),
         ]
+        return [use_fused(optimizer) for optimizer in made]
 
     @property
     def experience(self) -> list[Experience]:

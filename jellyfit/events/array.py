@@ -96,33 +96,32 @@ def make_events(t: npt.ArrayLike, x: npt.ArrayLike, y: npt.ArrayLike, p: npt.Arr
 def check_events(events: npt.NDArray[Any], sensor_size: Sequence[int] | None = None) -> EventArray:
     """Check an event array and give it the standard dtype.
 
-        Any structured array with integer fields t, x, y and p is taken, in any order of the fields (further fields are
-        left out). The events may be sorted or not.
+    Any structured array with integer fields t, x, y and p is taken, in any order of the fields (further fields are
+    left out). The events may be sorted or not.
 
     Args:
-            events: Structured array ``[N]``.
-            sensor_size: (height, width) of the camera in pixels. None (default) leaves the coordinates unchecked.
+        events: Structured array ``[N]``.
+        sensor_size: (height, width) of the camera in pixels. None (default) leaves the coordinates unchecked.
 
     Returns:
-            Events ``[N]`` of :data:`EVENT_DTYPE`: the array itself if it has that dtype, else a converted copy.
+        Events ``[N]`` of :data:`EVENT_DTYPE`: the array itself if it has that dtype, else a converted copy.
 
     Raises:
-            InputTypeError: Not a structured array with integer fields t, x, y, p.
-            InputError: Not one-dimensional, a value that does not fit, or events outside the sensor; the message counts
-                them and shows the first.
+        InputTypeError: Not a structured array with integer fields t, x, y, p.
+        InputError: Not one-dimensional, a value that does not fit, or events outside the sensor; the message counts
+            them and shows the first.
 
     Examples:
-            >>> from jellyfit.events import check_events, make_events
-            >>> from jellyfit import native
-    from jellyfit.errors import InputError
-            >>> events = make_events(t=[10, 25], x=[3, 0], y=[1, 1], p=[1, 0])
-            >>> len(check_events(events, sensor_size=(2, 4)))
-            2
-            >>> try:
-            ...     check_events(events, sensor_size=(2, 3))
-            ... except InputError:
-            ...     print("outside")
-            outside
+        >>> from jellyfit.events import check_events, make_events
+        >>> from jellyfit.errors import InputError
+        >>> events = make_events(t=[10, 25], x=[3, 0], y=[1, 1], p=[1, 0])
+        >>> len(check_events(events, sensor_size=(2, 4)))
+        2
+        >>> try:
+        ...     check_events(events, sensor_size=(2, 3))
+        ... except InputError:
+        ...     print("outside")
+        outside
     """
     if not isinstance(events, np.ndarray):
         raise InputTypeError(
