@@ -63,8 +63,9 @@ class Run:
 
     @property
     def place(self) -> Path:
-        """Its run folder: there is one version."""
-        return self.folder / self.name / "0"
+        """Its run folder: the newest version, for one that ended before its first checkpoint begins anew."""
+        versions = [int(path.name) for path in (self.folder / self.name).glob("*") if path.name.isdigit()]
+        return self.folder / self.name / str(max(versions, default=0))
 
     def configs(self) -> list[Path]:
         """What describes it."""

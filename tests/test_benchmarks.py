@@ -214,22 +214,22 @@ def test_the_accuracy_benchmark_trains_tests_and_writes_its_table(tmp_path: Path
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("gymnasium") is None, reason="gymnasium is not installed: pip install 'jellyfit[rl]'")
 def test_the_control_benchmark_trains_what_is_missing(tmp_path: Path) -> None:
-    common = ("--tasks", "pendulum", "--actors", "san", "ann", "--seeds", "3", "--every", "50")
-    figures, table = run("rl.py", tmp_path, *common, "--steps", "100", "--jobs", "2", "--picture", "curves.png")
+    common = ("--tasks", "pendulum", "--actors", "san", "ann", "--seeds", "3", "--every", "600")
+    figures, table = run("rl.py", tmp_path, *common, "--steps", "1200", "--jobs", "2", "--picture", "curves.png")
     assert [(row["actor"], row["seed"], [at for at, _ in row["curve"]]) for row in figures["runs"]] == [
-        ("san", 3, [50, 100]),
-        ("ann", 3, [50, 100]),
+        ("san", 3, [600, 1200]),
+        ("ann", 3, [600, 1200]),
     ]
-    assert "pendulum-ann-3:       100 of 100 steps" in table
+    assert "pendulum-ann-3:     1,200 of 1,200 steps" in table
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
     before = (tmp_path / "runs" / "rl" / "pendulum-ann-3" / "0" / "metrics.csv").read_text()
-    further, table = run("rl.py", tmp_path, *common, "--steps", "150", "--actors", "san")
+    further, table = run("rl.py", tmp_path, *common, "--steps", "1800", "--actors", "san")
     (row,) = further["runs"]
-    assert [at for at, _ in row["curve"]] == [50, 100, 150]
+    assert [at for at, _ in row["curve"]] == [600, 1200, 1800]
     assert row["curve"][:2] == figures["runs"][0]["curve"], "it went on"
-    assert "0 of 150 steps" in table
+    assert "pendulum-san-3:     1,800 of 1,800 steps" in table
     shown, table = run("rl.py", tmp_path, *common, "--show")
-    assert [row["steps"] for row in shown["table"]] == [100, 100], "no further than the shortest"
+    assert [row["steps"] for row in shown["table"]] == [1200, 1200], "no further than the shortest"
     assert (tmp_path / "runs" / "rl" / "pendulum-ann-3" / "0" / "metrics.csv").read_text() == before
 
 
