@@ -148,8 +148,8 @@ def train(runs: Sequence[Run], steps: int | None, every: int | None, jobs: int) 
 
 def watch(run: Run, process: subprocess.Popen[bytes], wanted: int) -> None:
     """Print a line for every evaluation until the process ends."""
-    told = len(run.curve())
-    begin, first = time.monotonic(), (run.curve() or [(0, 0.0)])[-1][0]
+    before = run.curve()
+    told, first, begin = len(before), before[-1][0] if before else 0, time.monotonic()
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(POLL)

@@ -124,18 +124,16 @@ def check_frames_fit(
 def _count_c(
     library: ctypes.CDLL, events: EventArray, bounds: npt.NDArray[np.int64], shape: tuple[int, int, int, int]
 ) -> tuple[npt.NDArray[Any], int]:
-    frames: npt.NDArray[Any] = np.zeros(shape, _COUNTERS[0])
+    frames: npt.NDArray[Any]
     threads = min(_threads(len(events)), len(bounds))
     for counter in _COUNTERS if threads > 1 else ():
-        if frames.dtype != counter:
-            frames = np.zeros(shape, counter)
+        frames = np.zeros(shape, counter)
         ended = _count_apart(_function(library, f"count_{counter.name}"), events, bounds, frames, threads)
         if ended == shape[0]:
             return frames, ended
         if ended < 0:  # something is the matter: the events in their order tell what
-            frames = np.zeros(shape, _COUNTERS[0])
             break
-    reached = 0
+    frames, reached = np.zeros(shape, _COUNTERS[0]), 0
     for counter in _COUNTERS:
         if frames.dtype != counter:
             frames = frames.astype(counter)

@@ -23,12 +23,9 @@ from jellyfit.tasks import TD3Task
 pytest.importorskip("gymnasium", reason="gymnasium is not installed: pip install 'jellyfit[rl]'")
 
 from tests.tasks.test_td3 import Doubled, lines, small, task, trainer
+from tests.tasks.test_td3 import pytestmark as quiet
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
-    pytest.mark.filterwarnings("ignore:.*have no `val_dataloader`.*"),
-]
+pytestmark = quiet
 spiking = functools.partial(SpikingActor, hidden=[8])
 random_encoder = functools.partial(PopSpikeEncoderRandom, pop_dim=5, spike_ts=3, mean_range=(-3, 3), std=0.4)
 

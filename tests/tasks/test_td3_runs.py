@@ -59,6 +59,21 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return weights_
 
 
+def assert_it_resumes_to_the_bit(folder: Path, epochs: int, *more: str) -> None:
+    """Train ``runs/whole`` in one go and ``runs/parts`` in two, and compare their weights."""
+
+    def fit(*arguments: str) -> None:
+        outcome = wait(start(folder, "fit", *PENDULUM, *SMALL, *more, *arguments, OMP_NUM_THREADS="1"))
+        assert outcome.status == 0, outcome.err
+
+    fit("--name=whole", f"--trainer.max_epochs={epochs}")
+    fit("--name=parts", "--trainer.max_epochs=1")
+    fit("--name=parts", f"--trainer.max_epochs={epochs}", "--ckpt_path=last")
+    whole, parts = (weights(folder / f"runs/{name}/0") for name in ("whole", "parts"))
+    for name, value in whole.items():
+        assert torch.equal(value, parts[name]), name
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 def test_runs_of_one_and_two_processes_resume_to_the_bit(processes: int, tmp_path: Path) -> None:
@@ -66,16 +81,7 @@ def test_runs_of_one_and_two_processes_resume_to_the_bit(processes: int, tmp_pat
         ("--trainer.strategy=ddp",) * (processes > 1)
     )
 
-    def fit(*arguments: str) -> None:
-        outcome = wait(start(tmp_path, "fit", *PENDULUM, *SMALL, *more, *arguments, OMP_NUM_THREADS="1"))
-        assert outcome.status == 0, outcome.err
-
-    fit("--name=whole", "--trainer.max_epochs=3")
-    fit("--name=parts", "--trainer.max_epochs=1")
-    fit("--name=parts", "--trainer.max_epochs=3", "--ckpt_path=last")
-    whole, parts = (weights(tmp_path / f"runs/{name}/0") for name in ("whole", "parts"))
-    for name, value in whole.items():
-        assert torch.equal(value, parts[name]), name
+    assert_it_resumes_to_the_bit(tmp_path, 3, *more)
     rows = read_metrics(tmp_path / "runs/whole/0/metrics.csv")
     assert rows[-1]["env_steps"] == 240, "of all processes together"
     if processes > 1:
@@ -209,16 +215,7 @@ def test_learners_are_trained_tested_and_taken_out(cli: Cli, tmp_path: Path) -> 
 def test_learners_of_two_processes_share_their_weights_and_resume_to_the_bit(tmp_path: Path) -> None:
     more = ("--model.learners=2", "--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp")
 
-    def fit(*arguments: str) -> None:
-        outcome = wait(start(tmp_path, "fit", *PENDULUM, *SMALL, *more, *arguments, OMP_NUM_THREADS="1"))
-        assert outcome.status == 0, outcome.err
-
-    fit("--name=whole", "--trainer.max_epochs=2")
-    fit("--name=parts", "--trainer.max_epochs=1")
-    fit("--name=parts", "--trainer.max_epochs=2", "--ckpt_path=last")
-    whole, parts = (weights(tmp_path / f"runs/{name}/0") for name in ("whole", "parts"))
-    for name, value in whole.items():
-        assert torch.equal(value, parts[name]), name
+    assert_it_resumes_to_the_bit(tmp_path, 2, *more)
     saved = torch.load(tmp_path / "runs/whole/0/checkpoints/last.ckpt", weights_only=True)["jellyfit_control"]
     streams = [stream["torch"] for state in saved for stream in state["streams"]]
     rows = [each["replay"]["rows"] for state in saved for each in (state["kept"], *state["kept"]["others"])]
