@@ -44,7 +44,7 @@ _CLASSES: tuple[tuple[str, tuple[type, ...]], ...] = (
     ("pooling", (nn.modules.pooling._MaxPoolNd, nn.modules.pooling._AvgPoolNd, nn.AdaptiveAvgPool2d)),
 )
 _NAMES = (  # of operations, whoever calls them; the first that is found counts
-    ("convolutions", ("convolution", "conv2d", "conv1d", "conv3d")),
+    ("convolutions", ("convolution", "conv2d", "conv1d", "conv3d", "Conv2d")),
     ("norms", ("batch_norm", "layer_norm", "group_norm", "BatchNorm")),
     ("pooling", ("max_pool", "avg_pool", "MaxPool", "AvgPool")),
     ("linear layers", ("aten::linear", "aten::addmm", "aten::mm", "AddmmBackward", "MmBackward")),

@@ -1,7 +1,9 @@
-"""The backward pass of 3x3 convolutions on the host, with 2.25 times fewer multiplications than the formula has.
+"""The backward pass of convolutions on the host; of 3x3 ones with 2.25 times fewer multiplications than they have.
 
-Forward is torch's own, to the bit. Backward is Winograd's minimal filtering F(2x2, 3x3): output images are cut into
-tiles of 2x2 pixels, each of which sees 4x4 pixels of the input. In one dimension, with input d, filter w, output y,
+Forward is torch's own, to the bit. Backward is sums of products of matrices, one for every weight of a filter, which
+take images and filters as they lie in memory: torch's copies them into another order first. Those of 3x3 convolutions
+without a stride are fewer by Winograd's minimal filtering F(2x2, 3x3): output images are cut into tiles of 2x2 pixels,
+each of which sees 4x4 pixels of the input. In one dimension, with input d, filter w, output y,
 
     y = A^T [(G w) * (B^T d)]        A^T = |1 1  1  0|   B^T = |1  0 -1  0|   G = |  1   0   0|
                                            |0 1 -1 -1|         |0  1  1  0|       |1/2  1/2 1/2|
@@ -13,8 +15,8 @@ are the transposed maps, and share the spread gradient A dy A^T:
 
     dx = B [(G w G^T) * (A dy A^T)] B^T        dw = G^T [(A dy A^T) * (B^T x B)] G
 
-summed over overlapping tiles, and over tiles. For each of the 16 places, the sum over channels (or over tiles) is a
-product of matrices; those are computed here as well, in registers.
+summed over overlapping tiles, and over tiles. For each of the 16 places, the sum over channels (or over tiles) is such
+a product.
 
 Source: Winograd, "Arithmetic Complexity of Computations", SIAM 1980; Lavin and Gray, "Fast Algorithms for Convolutional
 Neural Networks", CVPR 2016.
@@ -24,10 +26,11 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 import threading
 from collections.abc import Callable
 from struct import pack
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -37,7 +40,9 @@ from jellyfit import native
 from jellyfit.kernels.freed import saved_tensors
 from jellyfit.kernels.host import FLAGS
 
-__all__ = ["conv3x3", "is_faster"]
+__all__ = ["conv2d", "is_faster"]
+
+_Sizes: TypeAlias = tuple[int, ...]
 
 _SOURCE = r"""
 #include <stdint.h>
@@ -56,6 +61,7 @@ typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias
 #define GET(p) (*(const lanes*)(p))
 #define SET(p) (*(lanes*)(p))
 #define LEAST(a, b) ((a) < (b) ? (a) : (b))
+#define MOST(a, b) ((a) > (b) ? (a) : (b))
 
 int64_t panel(void) { return PANEL; }
 int64_t rows(void) { return ROWS; }
@@ -152,14 +158,27 @@ static void scatter(float* to, const float* from, Layout image, int64_t count) {
         for (int64_t i = 0; i < LEAST(count, LANES); ++i) to[i * image.channel + p * image.pixel] = from[p * LANES + i];
 }
 
-// ------------------------------------------------------------------ the maps between images and tiles, LANES channels
+// ------------------------------------------------------------------ a convolution, and its maps, LANES channels at once
 
-// z = A y A^T of every tile; place k of tile t goes to z + k * far + t * PANEL.
-static void spread(float* z, int64_t far, const float* y, int64_t H, int64_t W) {
-    for (int64_t i = 0; i < H; i += 2)
+// An input image [H, W] with its padding is a frame [high, wide]; an output image [down, across] is cut into tiles.
+// "Fast" convolutions have tiles of 2x2 pixels and 16 places; others tiles of one pixel and a place for every weight of
+// a filter, where the maps do no more than take what belongs to a place.
+typedef struct {
+    int64_t H, W, down, across, kernel[2], stride[2], padding[2], fast;
+    int64_t high, wide, tiles, places;
+} Shape;
+
+// z = A y A^T of every tile; place k of tile t goes to z + k * far + t * PANEL (the same for all k if not fast).
+static void spread(const Shape* s, float* z, int64_t far, const float* y) {
+    if (!s->fast) {
+        for (int64_t t = 0; t < s->tiles; ++t) SET(z + t * PANEL) = GET(y + t * LANES);
+        return;
+    }
+    const int64_t W = s->across;
+    for (int64_t i = 0; i < s->down; i += 2)
         for (int64_t j = 0; j < W; j += 2, z += PANEL) {
             const float* p = y + (i * W + j) * LANES;
-            const int right = j + 1 < W, below = i + 1 < H;
+            const int right = j + 1 < W, below = i + 1 < s->down;
             const lanes none = {0};
             const lanes y0[2] = {GET(p), right ? GET(p + LANES) : none};
             const lanes y1[2] = {below ? GET(p + W * LANES) : none, right && below ? GET(p + (W + 1) * LANES) : none};
@@ -174,12 +193,27 @@ static void spread(float* z, int64_t far, const float* y, int64_t H, int64_t W) 
         }
 }
 
-// z = B^T d B of every tile, of a frame d that has a border of one pixel and room for whole tiles.
-static void windows(float* z, int64_t far, const float* d, int64_t down, int64_t across) {
-    const int64_t wide = 2 * across + 2;
-    for (int64_t i = 0; i < down; ++i)
-        for (int64_t j = 0; j < across; ++j, z += PANEL) {
-            const float* p = d + (2 * i * wide + 2 * j) * LANES;
+// For every weight of a filter, tile and place: the pixel of the frame that the weight meets there.
+#define FOR_EVERY_PIXEL(pixel, place, DO) \
+    for (int64_t k = 0; k < s->places; ++k) { \
+        float* place = z + k * far; \
+        for (int64_t i = 0; i < s->down; ++i) { \
+            const int64_t r = i * s->stride[0] + k / s->kernel[1], c = k % s->kernel[1]; \
+            float* pixel = d + (r * s->wide + c) * LANES; \
+            for (int64_t j = 0; j < s->across; ++j, place += PANEL, pixel += s->stride[1] * LANES) { DO; } \
+        } \
+    }
+
+// z = B^T d B of every tile of a frame d.
+static void windows(const Shape* s, float* z, int64_t far, float* d) {
+    if (!s->fast) {
+        FOR_EVERY_PIXEL(pixel, place, SET(place) = GET(pixel))
+        return;
+    }
+    const int64_t wide = s->wide;
+    for (int64_t i = 0; i < s->down; i += 2)
+        for (int64_t j = 0; j < s->across; j += 2, z += PANEL) {
+            const float* p = d + (i * wide + j) * LANES;
             lanes t[4][4];
             #pragma GCC unroll 4
             for (int k = 0; k < 4; ++k, p += LANES) {
@@ -196,12 +230,16 @@ static void windows(float* z, int64_t far, const float* d, int64_t down, int64_t
         }
 }
 
-// d += B z B^T of every tile, in such a frame.
-static void overlap(float* d, const float* z, int64_t far, int64_t down, int64_t across) {
-    const int64_t wide = 2 * across + 2;
-    for (int64_t i = 0; i < down; ++i)
-        for (int64_t j = 0; j < across; ++j, z += PANEL) {
-            float* p = d + (2 * i * wide + 2 * j) * LANES;
+// d += B z B^T of every tile.
+static void overlap(const Shape* s, float* d, float* z, int64_t far) {
+    if (!s->fast) {
+        FOR_EVERY_PIXEL(pixel, place, SET(pixel) += GET(place))
+        return;
+    }
+    const int64_t wide = s->wide;
+    for (int64_t i = 0; i < s->down; i += 2)
+        for (int64_t j = 0; j < s->across; j += 2, z += PANEL) {
+            float* p = d + (i * wide + j) * LANES;
             lanes t[4][4];
             #pragma GCC unroll 4
             for (int k = 0; k < 4; ++k) {
@@ -218,7 +256,11 @@ static void overlap(float* d, const float* z, int64_t far, int64_t down, int64_t
 }
 
 // z = G w G^T of a filter w [9, LANES].
-static void spread_filter(float* z, int64_t far, const float* w) {
+static void spread_filter(const Shape* s, float* z, int64_t far, const float* w) {
+    if (!s->fast) {
+        for (int64_t k = 0; k < s->places; ++k) SET(z + k * far) = GET(w + k * LANES);
+        return;
+    }
     lanes t[4][3];
     #pragma GCC unroll 3
     for (int k = 0; k < 3; ++k, w += LANES) {
@@ -234,7 +276,11 @@ static void spread_filter(float* z, int64_t far, const float* w) {
 }
 
 // w [9, LANES] = G^T z G.
-static void gather_filter(float* w, const float* z, int64_t far) {
+static void gather_filter(const Shape* s, float* w, const float* z, int64_t far) {
+    if (!s->fast) {
+        for (int64_t k = 0; k < s->places; ++k) SET(w + k * LANES) = GET(z + k * far);
+        return;
+    }
     lanes t[3][4];
     #pragma GCC unroll 4
     for (int k = 0; k < 4; ++k, z += far) {
@@ -251,47 +297,54 @@ static void gather_filter(float* w, const float* z, int64_t far) {
 
 // ------------------------------------------------------------------ the backward pass
 
-// Gradients dx and dw (or one of them) from dy [N, O, H, W], x [N, I, H, W] and w [O, I, 3, 3], some images at a time.
-// x, dy and dx are contiguous or all channels-last; so are w and dw.
+// Gradients dx and dw (or one of them) from dy [N, O, down, across], x [N, I, H, W] and w [O, I, *kernel], some images at
+// a time. x, dy and dx are contiguous or all channels-last; so are w and dw.
 void run(const int64_t* a) {
-    const int64_t N = a[0], O = a[1], I = a[2], H = a[3], W = a[4], last = a[5], w_last = a[6], threads = a[7];
-    const int64_t images = a[8];
-    const float* dy = (const float*)(intptr_t)a[9];
-    const float* x = (const float*)(intptr_t)a[10];
-    const float* w = (const float*)(intptr_t)a[11];
-    float* dx = (float*)(intptr_t)a[12];
-    float* dw = (float*)(intptr_t)a[13];
-    const int64_t pixels = H * W, down = (H + 1) / 2, across = (W + 1) / 2, tiles = down * across;
-    const int64_t wide = 2 * across + 2, frame_size = (2 * down + 2) * wide * LANES;
-    const Layout of_y = last ? (Layout){pixels, 1, O} : (Layout){pixels, pixels, 1};
-    const Layout of_x = last ? (Layout){pixels, 1, I} : (Layout){pixels, pixels, 1};
-    const int64_t channel = w_last ? 1 : 9, place = w_last ? I : 1;  // strides of a filter
+    const int64_t N = a[0], O = a[1], I = a[2], last = a[3], w_last = a[4], threads = a[5], images = a[6];
+    Shape of = {a[7], a[8], a[9], a[10], {a[11], a[12]}, {a[13], a[14]}, {a[15], a[16]}, a[17]};
+    const Shape* s = &of;
+    const float* dy = (const float*)(intptr_t)a[18];
+    const float* x = (const float*)(intptr_t)a[19];
+    const float* w = (const float*)(intptr_t)a[20];
+    float* dx = (float*)(intptr_t)a[21];
+    float* dw = (float*)(intptr_t)a[22];
+    const int64_t weights = s->kernel[0] * s->kernel[1];
+    of.high = s->fast ? (s->down + 1) / 2 * 2 + 2 : s->H + 2 * s->padding[0];
+    of.wide = s->fast ? (s->across + 1) / 2 * 2 + 2 : s->W + 2 * s->padding[1];
+    of.tiles = s->fast ? (s->down + 1) / 2 * ((s->across + 1) / 2) : s->down * s->across;
+    of.places = s->fast ? 16 : weights;
+    const int64_t in_pixels = s->H * s->W, out_pixels = s->down * s->across, frame_size = s->high * s->wide * LANES;
+    const Layout of_y = {out_pixels, last ? 1 : out_pixels, last ? O : 1};
+    const Layout of_x = {in_pixels, last ? 1 : in_pixels, last ? I : 1};
+    const int64_t channel = w_last ? 1 : weights, weight = w_last ? I : 1;  // strides of a filter
     const int64_t outs = (O + PANEL - 1) / PANEL, ins = (I + PANEL - 1) / PANEL, height = outs * PANEL;
-    const int64_t blocks = (N + images - 1) / images, P = (images * tiles + ROWS - 1) / ROWS * ROWS;
+    const int64_t blocks = (N + images - 1) / images, P = (images * s->tiles + ROWS - 1) / ROWS * ROWS;
     // Filters are spread, and their gradients summed, one panel at a time; those of all panels if more blocks come.
-    const int64_t keep = blocks > 1 ? 16 * height * PANEL : 0;
-    float* Y = (float*)(intptr_t)a[14];       // spread gradients [16, outs, P, PANEL]
-    float* X = Y + 16 * outs * P * PANEL;     // products for dx, then windows [16, P, PANEL]
-    float* U = X + 16 * P * PANEL;            // spread filters, [ins,] 16, height, PANEL
-    float* V = U + ins * keep;                // products for dw, as many
-    const int64_t pieces = (threads + 15) / 16;
+    const int64_t keep = blocks > 1 ? s->places * height * PANEL : 0;
+    const int64_t far = s->fast ? outs * P * PANEL : 0;  // from a place to the next one in
+    float* Y = (float*)(intptr_t)a[23];               // spread gradients [places if fast, outs, P, PANEL]
+    float* X = Y + (s->fast ? 16 : 1) * outs * P * PANEL;  // products for dx, then windows [places, P, PANEL]
+    float* U = X + s->places * P * PANEL;             // spread filters, [ins,] places, height, PANEL
+    float* V = U + ins * keep;                        // products for dw, as many
+    const int64_t pieces = (threads + s->places - 1) / s->places;
     #pragma omp parallel num_threads(threads) if (threads > 1)
     {
-    float* image = malloc((pixels * LANES + frame_size) * sizeof(float));
-    float* frame = image + pixels * LANES;
+    float* image = malloc((MOST(in_pixels, out_pixels) * LANES + frame_size + weights * LANES) * sizeof(float));
+    float* frame = image + MOST(in_pixels, out_pixels) * LANES;
+    float* filter = frame + frame_size;
+    float* inside = frame + (s->padding[0] * s->wide + s->padding[1]) * LANES;  // the frame's picture
     for (int64_t block = 0; block < blocks; ++block) {
-        const int64_t begin = block * images, count = LEAST(images, N - begin), used = count * tiles;
+        const int64_t begin = block * images, count = LEAST(images, N - begin), used = count * s->tiles;
         const int64_t whole = (used + ROWS - 1) / ROWS * ROWS;
         #pragma omp for schedule(static) collapse(2) nowait
         for (int64_t n = 0; n < count; ++n)
             for (int64_t half = 0; half < 2 * outs; ++half) {
-                const int64_t o = half * LANES, offset = last ? o : o * pixels;
-                gather(image, dy + (begin + n) * O * pixels + offset, of_y, O - o);
-                float* to = Y + ((half / 2) * P + n * tiles) * PANEL + (half % 2) * LANES;
-                spread(to, outs * P * PANEL, image, H, W);
+                const int64_t o = half * LANES;
+                gather(image, dy + (begin + n) * O * out_pixels + o * of_y.channel, of_y, O - o);
+                spread(s, Y + ((half / 2) * P + n * s->tiles) * PANEL + (half % 2) * LANES, far, image);
             }
         #pragma omp for schedule(static)
-        for (int64_t k = 0; k < 16 * outs; ++k)
+        for (int64_t k = 0; k < (s->fast ? 16 : 1) * outs; ++k)
             memset(Y + (k * P + used) * PANEL, 0, (whole - used) * PANEL * sizeof(float));
         for (int64_t panel = 0; dx && panel < ins; ++panel) {
             float* u = U + panel * keep;
@@ -300,31 +353,31 @@ void run(const int64_t* a) {
                 for (int64_t o = 0; o < height; ++o)
                     for (int64_t half = 0; half < 2; ++half) {
                         const int64_t i = panel * PANEL + half * LANES, some = o < O ? LEAST(I - i, LANES) : 0;
-                        const float* from = w + o * I * 9 + i * channel;
-                        float filter[9 * LANES] = {0};
+                        const float* from = w + o * I * weights + i * channel;
+                        if (some < LANES) memset(filter, 0, weights * LANES * sizeof(float));
                         for (int64_t c = 0; c < some; ++c)
-                            for (int k = 0; k < 9; ++k) filter[k * LANES + c] = from[c * channel + k * place];
-                        spread_filter(u + o * PANEL + half * LANES, height * PANEL, filter);
+                            for (int64_t k = 0; k < weights; ++k) filter[k * LANES + c] = from[c * channel + k * weight];
+                        spread_filter(s, u + o * PANEL + half * LANES, height * PANEL, filter);
                     }
             }
             #pragma omp for schedule(static) collapse(2)
-            for (int64_t k = 0; k < 16; ++k)
+            for (int64_t k = 0; k < s->places; ++k)
                 for (int64_t piece = 0; piece < pieces; ++piece) {
                     const int64_t from = piece * (whole / ROWS) / pieces * ROWS;
                     const int64_t to = (piece + 1) * (whole / ROWS) / pieces * ROWS;
-                    product(X + (k * P + from) * PANEL, to - from, Y + (k * outs * P + from) * PANEL, PANEL,
-                            outs, P * PANEL, PANEL, 1, u + k * height * PANEL, 0);
+                    product(X + (k * P + from) * PANEL, to - from, Y + k * far + from * PANEL, PANEL, outs, P * PANEL,
+                            PANEL, 1, u + k * height * PANEL, 0);
                 }
             #pragma omp for schedule(static) collapse(2)
             for (int64_t n = 0; n < count; ++n)
                 for (int64_t half = 0; half < 2; ++half) {
-                    const int64_t i = panel * PANEL + half * LANES, offset = last ? i : i * pixels;
+                    const int64_t i = panel * PANEL + half * LANES;
                     if (i >= I) continue;
                     memset(frame, 0, frame_size * sizeof(float));
-                    overlap(frame, X + n * tiles * PANEL + half * LANES, P * PANEL, down, across);
-                    for (int64_t r = 0; r < H; ++r)
-                        memcpy(image + r * W * LANES, frame + ((r + 1) * wide + 1) * LANES, W * LANES * sizeof(float));
-                    scatter(dx + (begin + n) * I * pixels + offset, image, of_x, I - i);
+                    overlap(s, frame, X + n * s->tiles * PANEL + half * LANES, P * PANEL);
+                    for (int64_t r = 0; r < s->H; ++r)
+                        memcpy(image + r * s->W * LANES, inside + r * s->wide * LANES, s->W * LANES * sizeof(float));
+                    scatter(dx + (begin + n) * I * in_pixels + i * of_x.channel, image, of_x, I - i);
                 }
         }
         for (int64_t panel = 0; dw && panel < ins; ++panel) {
@@ -332,28 +385,27 @@ void run(const int64_t* a) {
             #pragma omp for schedule(static) collapse(2)
             for (int64_t n = 0; n < count; ++n)
                 for (int64_t half = 0; half < 2; ++half) {
-                    const int64_t i = panel * PANEL + half * LANES, offset = last ? i : i * pixels;
-                    gather(image, x + (begin + n) * I * pixels + offset, of_x, I - i);
+                    const int64_t i = panel * PANEL + half * LANES;
+                    gather(image, x + (begin + n) * I * in_pixels + i * of_x.channel, of_x, I - i);
                     memset(frame, 0, frame_size * sizeof(float));
-                    for (int64_t r = 0; r < H; ++r)
-                        memcpy(frame + ((r + 1) * wide + 1) * LANES, image + r * W * LANES, W * LANES * sizeof(float));
-                    windows(X + n * tiles * PANEL + half * LANES, P * PANEL, frame, down, across);
+                    for (int64_t r = 0; r < s->H; ++r)
+                        memcpy(inside + r * s->wide * LANES, image + r * s->W * LANES, s->W * LANES * sizeof(float));
+                    windows(s, X + n * s->tiles * PANEL + half * LANES, P * PANEL, frame);
                 }
             #pragma omp for schedule(static) collapse(2)
-            for (int64_t k = 0; k < 16; ++k)
+            for (int64_t k = 0; k < s->places; ++k)
                 for (int64_t out = 0; out < outs; ++out)
-                    product(v + (k * outs + out) * PANEL * PANEL, PANEL, Y + (k * outs + out) * P * PANEL, 1,
-                            1, 0, used, PANEL, X + k * P * PANEL, block > 0);
+                    product(v + (k * outs + out) * PANEL * PANEL, PANEL, Y + k * far + out * P * PANEL, 1, 1, 0, used,
+                            PANEL, X + k * P * PANEL, block > 0);
             if (block + 1 < blocks) continue;
             #pragma omp for schedule(static)
             for (int64_t o = 0; o < O; ++o)
                 for (int64_t half = 0; half < 2; ++half) {
                     const int64_t i = panel * PANEL + half * LANES;
-                    float filter[9 * LANES];
-                    gather_filter(filter, v + o * PANEL + half * LANES, height * PANEL);
-                    float* to = dw + o * I * 9 + i * channel;
+                    float* to = dw + o * I * weights + i * channel;
+                    gather_filter(s, filter, v + o * PANEL + half * LANES, height * PANEL);
                     for (int64_t c = 0; c < LEAST(I - i, LANES); ++c)
-                        for (int k = 0; k < 9; ++k) to[c * channel + k * place] = filter[k * LANES + c];
+                        for (int64_t k = 0; k < weights; ++k) to[c * channel + k * weight] = filter[k * LANES + c];
                 }
         }
     }
@@ -377,9 +429,44 @@ class _Library(NamedTuple):
     rows: int
 
 
+class _Plan(NamedTuple):
+    """How the backward pass of a convolution works, from the sizes alone.
+
+    Attributes:
+        out: rows and columns of an output image.
+        fast: whether with fewer multiplications.
+        tiles: of one image.
+        places: products of matrices.
+        panels: of output and input channels.
+        gain: times fewer multiplications than the formula has; below 1 where panels are filled up.
+    """
+
+    out: tuple[int, int]
+    fast: bool
+    tiles: int
+    places: int
+    panels: tuple[int, int]
+    gain: float
+
+    @classmethod
+    def of(cls, library: _Library, x: _Sizes, weight: _Sizes, stride: _Sizes, padding: _Sizes) -> _Plan:
+        """The plan for an input and weights of these shapes."""
+        O, I, *kernel = weight
+        sizes = zip(x[2:], padding, kernel, stride, strict=True)
+        rows, columns = ((size + 2 * border - wide) // step + 1 for size, border, wide, step in sizes)
+        fast = kernel == [3, 3] and tuple(stride) == (1, 1)
+        tiles = -(-rows // 2) * -(-columns // 2) if fast else rows * columns
+        places = 16 if fast else math.prod(kernel)
+        panels = -(-O // library.panel), -(-I // library.panel)
+        formula = math.prod(kernel) * rows * columns * O * I
+        gain = formula / max(1, places * tiles * math.prod(panels) * library.panel**2)
+        return cls((rows, columns), fast, tiles, places, panels, gain)
+
+
 _TILES = 256  # of all images that are worked on together: what they need then stays in the caches
 _MOST_TILES = 4096  # of one image, above which it does not
 _FEWEST_TILES = 8  # below which spreading the filters takes longer than what it saves
+_MOST_PLACES = 9  # where torch's have to be copied; above, its own products are as fast
 _GAIN = 1.2  # times fewer multiplications that it takes to win, as the maps cost time too
 
 _scratch = threading.local()
@@ -387,7 +474,7 @@ _scratch = threading.local()
 
 @functools.cache
 def _library() -> _Library | None:
-    library = native.load("conv3x3", _SOURCE, (*FLAGS, "-ffp-contract=fast"))
+    library = native.load("convolution", _SOURCE, (*FLAGS, "-ffp-contract=fast"))
     if library is None:
         return None
     library.run.argtypes, library.run.restype = [ctypes.c_char_p], None
@@ -395,97 +482,110 @@ def _library() -> _Library | None:
     return _Library(library.run, library.panel(), library.rows())
 
 
-@functools.lru_cache(1024)
-def is_faster(images: int, out_channels: int, in_channels: int, height: int, width: int) -> bool:
-    """Whether the backward pass of a 3x3 convolution is faster here than torch's: an estimate from the sizes alone.
+def is_faster(x: Tensor, weight: Tensor, stride: _Sizes, padding: _Sizes) -> bool:
+    """Whether the backward pass of :func:`conv2d` is faster here than torch's: an estimate from the shapes alone.
 
-    Not for few channels or pixels, where it works on zeros, nor for images so large that its tiles leave the caches.
+    Not for few channels or pixels, where it works on zeros, for images so large that their tiles leave the caches, for
+    large filters with a stride, nor for 1x1 filters on channels-last images, where torch has nothing to copy.
 
     Examples:
+        >>> import torch
         >>> from jellyfit.kernels.convolution import is_faster
-        >>> is_faster(16, 2, 2, 32, 32)
+        >>> is_faster(torch.zeros(16, 2, 32, 32), torch.zeros(2, 2, 3, 3), (1, 1), (1, 1))
         False
     """
+    return _is_faster(x.shape, weight.shape, stride, padding, not x.is_contiguous())
+
+
+@functools.lru_cache(4096)
+def _is_faster(x: _Sizes, weight: _Sizes, stride: _Sizes, padding: _Sizes, channels_last: bool) -> bool:
     library = _library()
     if library is None:
         return False
-    tiles = _tiles(height, width)
-    filled = library.panel**2 * -(-out_channels // library.panel) * -(-in_channels // library.panel)
-    return (
-        tiles <= _MOST_TILES
-        and images * tiles >= _FEWEST_TILES
-        and 9 * height * width * out_channels * in_channels >= _GAIN * 16 * tiles * filled
-    )
+    plan = _Plan.of(library, x, weight, stride, padding)
+    if not _FEWEST_TILES <= x[0] * plan.tiles or plan.tiles > _MOST_TILES:
+        return False
+    if plan.fast:
+        return plan.gain >= _GAIN
+    return plan.gain >= 1.0 and (plan.places == 1 and not channels_last or 1 < plan.places <= _MOST_PLACES)
 
 
-def _tiles(height: int, width: int) -> int:
-    return ((height + 1) // 2) * ((width + 1) // 2)
-
-
-def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """``torch.nn.functional.conv2d(x, weight, bias, padding=1)``, with a backward pass of 2.25 times fewer products.
+def conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: tuple[int, int] = (1, 1),
+    padding: tuple[int, int] = (0, 0),
+) -> Tensor:
+    """``torch.nn.functional.conv2d`` with a backward pass of our own.
 
     Forward is torch's, to the bit. Gradients are as exact as torch's: some 1e-6 of the largest; two runs, and any number
     of threads, give the same bits. They can be differentiated again.
 
     Args:
-        x: float32 images ``[N, I, H, W]`` on the CPU, contiguous or channels-last.
-        weight: ``[O, I, 3, 3]``.
+        x: float32 images ``[N, I, H, W]`` on the CPU.
+        weight: ``[O, I, *kernel]``.
         bias: ``[O]`` or ``None``.
+        stride, padding: of rows and columns.
 
     Returns:
-        ``[N, O, H, W]``.
+        ``[N, O, *]``.
 
     Source: Winograd 1980; Lavin and Gray 2016 (see the module).
 
     Examples:
         >>> import torch
-        >>> from jellyfit.kernels.convolution import conv3x3
-        >>> conv3x3(torch.zeros(2, 3, 8, 8), torch.zeros(4, 3, 3, 3), None).shape
+        >>> from jellyfit.kernels.convolution import conv2d
+        >>> conv2d(torch.zeros(2, 3, 8, 8), torch.zeros(4, 3, 3, 3), None, padding=(1, 1)).shape
         torch.Size([2, 4, 8, 8])
     """
-    return _Conv3x3.apply(x, weight, bias)  # type: ignore[no-any-return, no-untyped-call]
+    return _Conv2d.apply(x, weight, bias, stride, padding)  # type: ignore[no-any-return, no-untyped-call]
 
 
-class _Conv3x3(torch.autograd.Function):
+class _Conv2d(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, int], padding: tuple[int, int]
+    ) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return F.conv2d(x, weight, bias, padding=1)
+        ctx.stride, ctx.padding = stride, padding
+        return F.conv2d(x, weight, bias, stride, padding)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
         x, weight = saved_tensors(ctx)
-        need_x, need_weight, need_bias = ctx.needs_input_grad
+        need_x, need_weight, need_bias = needed = ctx.needs_input_grad[:3]
         if torch.is_grad_enabled():  # create_graph=True: a gradient that can be differentiated again
-            return torch.ops.aten.convolution_backward(  # type: ignore[no-any-return]
-                grad, x, weight, [len(weight)], [1, 1], [1, 1], [1, 1], False, [0, 0], 1, ctx.needs_input_grad
+            gradients = torch.ops.aten.convolution_backward(
+                grad, x, weight, [len(weight)], ctx.stride, ctx.padding, [1, 1], False, [0, 0], 1, needed
             )
-        grad_x, grad_weight = _backward(grad, x, weight, need_x, need_weight)
-        return grad_x, grad_weight, grad.sum((0, 2, 3)) if need_bias else None
+            return *gradients, None, None
+        grad_x, grad_weight = _backward(grad, x, weight, ctx.stride, ctx.padding, need_x, need_weight)
+        return grad_x, grad_weight, grad.sum((0, 2, 3)) if need_bias else None, None, None
 
 
 def _backward(
-    grad: Tensor, x: Tensor, weight: Tensor, need_x: bool, need_weight: bool
+    grad: Tensor, x: Tensor, weight: Tensor, stride: _Sizes, padding: _Sizes, need_x: bool, need_weight: bool
 ) -> tuple[Tensor | None, Tensor | None]:
     library = _library()
     assert library is not None
+    plan = _Plan.of(library, x.shape, weight.shape, stride, padding)
     x, last = _in_order(x)
     weight, weight_last = _in_order(weight)
     grad = grad.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
     grad_x = torch.empty_like(x) if need_x else None
     grad_weight = torch.empty_like(weight) if need_weight else None
-    N, I, H, W = x.shape
-    O = len(weight)
-    tiles = _tiles(H, W)
-    images = max(1, min(N, _TILES // tiles))
-    P = -(-images * tiles // library.rows) * library.rows
-    outs, ins = (-(-channels // library.panel) for channels in (O, I))
-    kept = 2 * ins if images < N else 1
-    size = 16 * library.panel * ((outs + 1) * P + kept * outs * library.panel)
-    tensors = grad, x, weight, grad_x, grad_weight, _room(size)
-    numbers = N, O, I, H, W, last, weight_last, torch.get_num_threads(), images
-    library.run(pack("15q", *numbers, *(0 if tensor is None else tensor.data_ptr() for tensor in tensors)))
+    (N, I, *size), (O, _, *kernel) = x.shape, weight.shape
+    images = max(1, min(N, _TILES // plan.tiles))
+    whole = -(-images * plan.tiles // library.rows) * library.rows
+    outs, ins = plan.panels
+    spread = (plan.places if plan.fast else 1) * outs * whole
+    filters = plan.places * outs * library.panel * (1 if images == N else 2 * ins)
+    room = _room((spread + plan.places * whole + filters) * library.panel)
+    tensors = grad, x, weight, grad_x, grad_weight, room
+    numbers = N, O, I, last, weight_last, torch.get_num_threads(), images
+    shape = *size, *plan.out, *kernel, *stride, *padding, plan.fast
+    library.run(pack("24q", *numbers, *shape, *(0 if tensor is None else tensor.data_ptr() for tensor in tensors)))
     return grad_x, grad_weight
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from jellyfit import functional, kernels
 from jellyfit.errors import ConfigError
-from jellyfit.kernels.convolution import conv3x3, is_faster
+from jellyfit.kernels.convolution import conv2d, is_faster
 from jellyfit.kernels.maxpool import can_halve, max_halved
 from jellyfit.layers.shapes import ImageModule, LineModule, ShapedModule, VolumeModule
 from jellyfit.layers.shared_statistics import batch_norm_of_all, process_group_of
@@ -194,28 +194,23 @@ class Conv2d(ImageModule, _Conv, nn.Conv2d):
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if self._has_kernel(input, weight):
-            return conv3x3(input, weight, bias)
-        return super()._conv_forward(input, weight, bias)
-
-    def _has_kernel(self, x: Tensor, weight: Tensor) -> bool:
-        """Whether this is the convolution whose backward pass has a kernel of its own, and ``x`` is for kernels."""
-        return (
-            not torch.compiler.is_compiling()
-            and self.kernel_size == (3, 3)
-            and self.stride == (1, 1)
-            and self.padding in ((1, 1), "same")
+        padding = (0, 0) if self.padding == "valid" else self.padding
+        if (
+            not isinstance(padding, str)
             and self.dilation == (1, 1)
             and self.groups == 1
             and self.padding_mode == "zeros"
             and torch.is_grad_enabled()
-            and x.is_cpu
-            and x.dtype is weight.dtype is torch.float32
+            and not torch.compiler.is_compiling()
             and not torch.is_autocast_enabled("cpu")
-            and kernels.applicable(x)
+            and input.is_cpu
+            and input.dtype is weight.dtype is torch.float32
+            and kernels.applicable(input)
             and kernels.applicable(weight)
-            and is_faster(len(x), *weight.shape[:2], *x.shape[2:])
-        )
+            and is_faster(input, weight, self.stride, padding)
+        ):
+            return conv2d(input, weight, bias, self.stride, padding)
+        return super()._conv_forward(input, weight, bias)
 
 
 class Conv3d(VolumeModule, _Conv, nn.Conv3d):
