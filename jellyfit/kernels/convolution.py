@@ -57,6 +57,7 @@ enum { LANES = 8, ROWS = 4 };
 enum { LANES = 4, ROWS = 4 };
 #endif
 enum { PANEL = 2 * LANES };  // channels that are worked on together
+enum { NEXT = 4 };           // filters ahead whose memory is asked for
 typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 #define GET(p) (*(const lanes*)(p))
 #define SET(p) (*(lanes*)(p))
@@ -66,10 +67,14 @@ typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias
 int64_t panel(void) { return PANEL; }
 int64_t rows(void) { return ROWS; }
 
+// Have memory at hand that will soon be read (0) or written (1): filters of a panel lie far apart.
+#define AHEAD(p, count, write) \
+    for (int64_t l = 0; l < (count); l += 16) __builtin_prefetch((const char*)((p) + l), write)
+
 // ------------------------------------------------------------------ products of matrices
 
-// c [rows, PANEL] = (c +) a b. The element of a at row r and step outer * inner + i is a[r * row + outer * far + i * near];
-// b is [outer * inner, PANEL]. ROWS rows at a time are summed in registers, anew for every outer.
+// c [rows, PANEL] = (c +) a b, where row r of a has a[r * row + o * far + i * near] at step o * inner + i, and b is
+// [outer * inner, PANEL]. ROWS rows at a time are summed in registers, anew for every o: short sums round less.
 static void product(float* c, int64_t rows, const float* a, int64_t row, int64_t outer, int64_t far, int64_t inner,
                     int64_t near, const float* b, int add) {
     for (int64_t r = 0; r < rows; r += ROWS) {
@@ -139,7 +144,8 @@ static void gather(float* to, const float* from, Layout image, int64_t count) {
         }
     }
     for (; p < image.pixels; ++p)
-        for (int64_t i = 0; i < LANES; ++i) to[p * LANES + i] = i < count ? from[i * image.channel + p * image.pixel] : 0.0f;
+        for (int64_t i = 0; i < LANES; ++i)
+            to[p * LANES + i] = i < count ? from[i * image.channel + p * image.pixel] : 0.0f;
 }
 
 static void scatter(float* to, const float* from, Layout image, int64_t count) {
@@ -158,7 +164,7 @@ static void scatter(float* to, const float* from, Layout image, int64_t count) {
         for (int64_t i = 0; i < LEAST(count, LANES); ++i) to[i * image.channel + p * image.pixel] = from[p * LANES + i];
 }
 
-// ------------------------------------------------------------------ a convolution, and its maps, LANES channels at once
+// ------------------------------------------------------------------ a convolution, and its maps of LANES channels
 
 // An input image [H, W] with its padding is a frame [high, wide]; an output image [down, across] is cut into tiles.
 // "Fast" convolutions have tiles of 2x2 pixels and 16 places; others tiles of one pixel and a place for every weight of
@@ -244,7 +250,8 @@ static void overlap(const Shape* s, float* d, float* z, int64_t far) {
             #pragma GCC unroll 4
             for (int k = 0; k < 4; ++k) {
                 const float* from = z + k * far;
-                const lanes z0 = GET(from), z1 = GET(from + 4 * far), z2 = GET(from + 8 * far), z3 = GET(from + 12 * far);
+                const lanes z0 = GET(from), z1 = GET(from + 4 * far);
+                const lanes z2 = GET(from + 8 * far), z3 = GET(from + 12 * far);
                 t[0][k] = z0, t[1][k] = z1 - z2 + z3, t[2][k] = z1 + z2 - z0, t[3][k] = -z3;
             }
             #pragma GCC unroll 4
@@ -297,8 +304,8 @@ static void gather_filter(const Shape* s, float* w, const float* z, int64_t far)
 
 // ------------------------------------------------------------------ the backward pass
 
-// Gradients dx and dw (or one of them) from dy [N, O, down, across], x [N, I, H, W] and w [O, I, *kernel], some images at
-// a time. x, dy and dx are contiguous or all channels-last; so are w and dw.
+// Gradients dx and dw (or one of them) from dy [N, O, down, across], x [N, I, H, W] and w [O, I, *kernel], some images
+// at a time. x, dy and dx are contiguous or all channels-last; so are w and dw.
 void run(const int64_t* a) {
     const int64_t N = a[0], O = a[1], I = a[2], last = a[3], w_last = a[4], threads = a[5], images = a[6];
     Shape of = {a[7], a[8], a[9], a[10], {a[11], a[12]}, {a[13], a[14]}, {a[15], a[16]}, a[17]};
@@ -354,9 +361,11 @@ void run(const int64_t* a) {
                     for (int64_t half = 0; half < 2; ++half) {
                         const int64_t i = panel * PANEL + half * LANES, some = o < O ? LEAST(I - i, LANES) : 0;
                         const float* from = w + o * I * weights + i * channel;
+                        AHEAD(from + NEXT * I * weights, w_last ? 0 : LANES * weights, 0);
                         if (some < LANES) memset(filter, 0, weights * LANES * sizeof(float));
                         for (int64_t c = 0; c < some; ++c)
-                            for (int64_t k = 0; k < weights; ++k) filter[k * LANES + c] = from[c * channel + k * weight];
+                            for (int64_t k = 0; k < weights; ++k)
+                                filter[k * LANES + c] = from[c * channel + k * weight];
                         spread_filter(s, u + o * PANEL + half * LANES, height * PANEL, filter);
                     }
             }
@@ -403,6 +412,7 @@ void run(const int64_t* a) {
                 for (int64_t half = 0; half < 2; ++half) {
                     const int64_t i = panel * PANEL + half * LANES;
                     float* to = dw + o * I * weights + i * channel;
+                    AHEAD(to + NEXT * I * weights, w_last ? 0 : LANES * weights, 1);
                     gather_filter(s, filter, v + o * PANEL + half * LANES, height * PANEL);
                     for (int64_t c = 0; c < LEAST(I - i, LANES); ++c)
                         for (int64_t k = 0; k < weights; ++k) to[c * channel + k * weight] = filter[k * LANES + c];
@@ -451,14 +461,14 @@ class _Plan(NamedTuple):
     @classmethod
     def of(cls, library: _Library, x: _Sizes, weight: _Sizes, stride: _Sizes, padding: _Sizes) -> _Plan:
         """The plan for an input and weights of these shapes."""
-        O, I, *kernel = weight
+        outs, ins, *kernel = weight
         sizes = zip(x[2:], padding, kernel, stride, strict=True)
         rows, columns = ((size + 2 * border - wide) // step + 1 for size, border, wide, step in sizes)
         fast = kernel == [3, 3] and tuple(stride) == (1, 1)
         tiles = -(-rows // 2) * -(-columns // 2) if fast else rows * columns
         places = 16 if fast else math.prod(kernel)
-        panels = -(-O // library.panel), -(-I // library.panel)
-        formula = math.prod(kernel) * rows * columns * O * I
+        panels = -(-outs // library.panel), -(-ins // library.panel)
+        formula = math.prod(kernel) * rows * columns * outs * ins
         gain = formula / max(1, places * tiles * math.prod(panels) * library.panel**2)
         return cls((rows, columns), fast, tiles, places, panels, gain)
 
@@ -503,30 +513,32 @@ def _is_faster(x: _Sizes, weight: _Sizes, stride: _Sizes, padding: _Sizes, chann
     if library is None:
         return False
     plan = _Plan.of(library, x, weight, stride, padding)
-    if not _FEWEST_TILES <= x[0] * plan.tiles or plan.tiles > _MOST_TILES:
+    if x[0] * plan.tiles < _FEWEST_TILES or plan.tiles > _MOST_TILES:
         return False
     if plan.fast:
         return plan.gain >= _GAIN
-    return plan.gain >= 1.0 and (plan.places == 1 and not channels_last or 1 < plan.places <= _MOST_PLACES)
+    fewest = 2 if channels_last else 1
+    return plan.gain >= 1.0 and fewest <= plan.places <= _MOST_PLACES
 
 
 def conv2d(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    stride: tuple[int, int] = (1, 1),
-    padding: tuple[int, int] = (0, 0),
+    stride: _Sizes = (1, 1),
+    padding: _Sizes = (0, 0),
 ) -> Tensor:
     """``torch.nn.functional.conv2d`` with a backward pass of our own.
 
-    Forward is torch's, to the bit. Gradients are as exact as torch's: some 1e-6 of the largest; two runs, and any number
-    of threads, give the same bits. They can be differentiated again.
+    Forward is torch's, to the bit. Gradients are as exact as torch's (within 1e-6 of the largest); two runs, and any
+    number of threads, give the same bits. They can be differentiated again.
 
     Args:
         x: float32 images ``[N, I, H, W]`` on the CPU.
         weight: ``[O, I, *kernel]``.
         bias: ``[O]`` or ``None``.
-        stride, padding: of rows and columns.
+        stride: of rows and columns, default 1.
+        padding: zeros on either side of rows and columns, default none.
 
     Returns:
         ``[N, O, *]``.
@@ -544,9 +556,7 @@ def conv2d(
 
 class _Conv2d(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, int], padding: tuple[int, int]
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: _Sizes, padding: _Sizes) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.stride, ctx.padding = stride, padding
         return F.conv2d(x, weight, bias, stride, padding)
@@ -575,16 +585,16 @@ def _backward(
     grad = grad.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
     grad_x = torch.empty_like(x) if need_x else None
     grad_weight = torch.empty_like(weight) if need_weight else None
-    (N, I, *size), (O, _, *kernel) = x.shape, weight.shape
-    images = max(1, min(N, _TILES // plan.tiles))
+    count, channels, *size = x.shape
+    images = max(1, min(count, _TILES // plan.tiles))
     whole = -(-images * plan.tiles // library.rows) * library.rows
     outs, ins = plan.panels
     spread = (plan.places if plan.fast else 1) * outs * whole
-    filters = plan.places * outs * library.panel * (1 if images == N else 2 * ins)
+    filters = plan.places * outs * library.panel * (1 if images == count else 2 * ins)
     room = _room((spread + plan.places * whole + filters) * library.panel)
     tensors = grad, x, weight, grad_x, grad_weight, room
-    numbers = N, O, I, last, weight_last, torch.get_num_threads(), images
-    shape = *size, *plan.out, *kernel, *stride, *padding, plan.fast
+    numbers = count, len(weight), channels, last, weight_last, torch.get_num_threads(), images
+    shape = *size, *plan.out, *weight.shape[2:], *stride, *padding, plan.fast
     library.run(pack("24q", *numbers, *shape, *(0 if tensor is None else tensor.data_ptr() for tensor in tensors)))
     return grad_x, grad_weight
 
@@ -603,4 +613,4 @@ def _room(size: int) -> Tensor:
     room = getattr(_scratch, "room", None)
     if room is None or room.numel() < size:
         _scratch.room = room = torch.empty(size)
-    return room  # type: ignore[no-any-return]
+    return room

@@ -193,7 +193,7 @@ class Conv2d(ImageModule, _Conv, nn.Conv2d):
         torch.Size([5, 1, 4, 8, 8])
     """
 
-    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # noqa: A002 - torch's name
         padding = (0, 0) if self.padding == "valid" else self.padding
         if (
             not isinstance(padding, str)
@@ -210,7 +210,7 @@ class Conv2d(ImageModule, _Conv, nn.Conv2d):
             and is_faster(input, weight, self.stride, padding)
         ):
             return conv2d(input, weight, bias, self.stride, padding)
-        return super()._conv_forward(input, weight, bias)
+        return super()._conv_forward(input, weight, bias)  # type: ignore[no-any-return]
 
 
 class Conv3d(VolumeModule, _Conv, nn.Conv3d):

@@ -268,7 +268,7 @@ class WSConv2d(Conv2d):
         return _standardise(self.weight, self.gain, self.eps)
 
     def run_batch(self, x: Tensor) -> Tensor:
-        return self._conv_forward(x, self.get_weight(), self.bias)  # type: ignore[no-any-return]
+        return self._conv_forward(x, self.get_weight(), self.bias)
 
 
 class WSLinear(Linear):
