@@ -49,12 +49,13 @@ _SOURCE = r"""
 #include <stdlib.h>
 #include <string.h>
 
+// Numbers in a register, and rows of two of them that are summed at once: as many as there are registers for.
 #if defined(__AVX512F__)
 enum { LANES = 16, ROWS = 8 };
 #elif defined(__AVX__)
-enum { LANES = 8, ROWS = 4 };
+enum { LANES = 8, ROWS = 6 };
 #else
-enum { LANES = 4, ROWS = 4 };
+enum { LANES = 4, ROWS = 6 };
 #endif
 enum { PANEL = 2 * LANES };  // channels that are worked on together
 enum { NEXT = 4 };           // filters ahead whose memory is asked for
@@ -74,31 +75,36 @@ int64_t rows(void) { return ROWS; }
 // ------------------------------------------------------------------ products of matrices
 
 // c [rows, PANEL] = (c +) a b, where row r of a has a[r * row + o * far + i * near] at step o * inner + i, and b is
-// [outer * inner, PANEL]. ROWS rows at a time are summed in registers, anew for every o: short sums round less.
-static void product(float* c, int64_t rows, const float* a, int64_t row, int64_t outer, int64_t far, int64_t inner,
-                    int64_t near, const float* b, int add) {
-    for (int64_t r = 0; r < rows; r += ROWS) {
-        const float* from = b;
-        for (int64_t o = 0; o < outer; ++o) {
-            lanes sum[ROWS][2];
-            for (int i = 0; i < ROWS; ++i) sum[i][0] = sum[i][1] = (lanes){0};
-            const float* p = a + r * row + o * far;
-            for (int64_t k = 0; k < inner; ++k, p += near, from += PANEL) {
-                const lanes left = GET(from), right = GET(from + LANES);
-                #pragma GCC unroll 8
-                for (int i = 0; i < ROWS; ++i) {
-                    sum[i][0] += p[i * row] * left;
-                    sum[i][1] += p[i * row] * right;
-                }
-            }
+// [outer * inner, PANEL]. Some rows are summed in registers, anew for every o: short sums round less.
+static inline __attribute__((always_inline)) void some_rows(
+    const int rows, float* c, const float* a, int64_t row, int64_t outer, int64_t far, int64_t inner, int64_t near,
+    const float* b, int add) {
+    for (int64_t o = 0; o < outer; ++o) {
+        lanes sum[ROWS][2];
+        for (int i = 0; i < rows; ++i) sum[i][0] = sum[i][1] = (lanes){0};
+        const float* p = a + o * far;
+        for (int64_t k = 0; k < inner; ++k, p += near, b += PANEL) {
+            const lanes left = GET(b), right = GET(b + LANES);
             #pragma GCC unroll 8
-            for (int i = 0; i < ROWS; ++i) {
-                float* to = c + (r + i) * PANEL;
-                if (add || o) sum[i][0] += GET(to), sum[i][1] += GET(to + LANES);
-                SET(to) = sum[i][0], SET(to + LANES) = sum[i][1];
+            for (int i = 0; i < rows; ++i) {
+                sum[i][0] += p[i * row] * left;
+                sum[i][1] += p[i * row] * right;
             }
         }
+        #pragma GCC unroll 8
+        for (int i = 0; i < rows; ++i) {
+            float* to = c + i * PANEL;
+            if (add || o) sum[i][0] += GET(to), sum[i][1] += GET(to + LANES);
+            SET(to) = sum[i][0], SET(to + LANES) = sum[i][1];
+        }
     }
+}
+static void product(float* c, int64_t rows, const float* a, int64_t row, int64_t outer, int64_t far, int64_t inner,
+                    int64_t near, const float* b, int add) {
+    int64_t r = 0;
+    #define ROWS_OF(n) \
+        for (; r + n <= rows; r += n) some_rows(n, c + r * PANEL, a + r * row, row, outer, far, inner, near, b, add);
+    ROWS_OF(ROWS) ROWS_OF(4) ROWS_OF(2)
 }
 
 // ------------------------------------------------------------------ images to [pixels, LANES] and back
@@ -476,15 +482,16 @@ class _Plan(NamedTuple):
 _TILES = 256  # of all images that are worked on together: what they need then stays in the caches
 _MOST_TILES = 4096  # of one image, above which it does not
 _FEWEST_TILES = 8  # below which spreading the filters takes longer than what it saves
-_MOST_PLACES = 9  # where torch's have to be copied; above, its own products are as fast
+_MOST_PLACES = 9  # above, torch's products are as fast
+_WIDEST = 32  # panel, with AVX-512; torch's 1x1 convolutions are as fast without, and others with half of that
 _GAIN = 1.2  # times fewer multiplications that it takes to win, as the maps cost time too
 
 _scratch = threading.local()
 
 
 @functools.cache
-def _library() -> _Library | None:
-    library = native.load("convolution", _SOURCE, (*FLAGS, "-ffp-contract=fast"))
+def _library(*flags: str) -> _Library | None:
+    library = native.load("convolution", _SOURCE, (*FLAGS, "-ffp-contract=fast", *flags))
     if library is None:
         return None
     library.run.argtypes, library.run.restype = [ctypes.c_char_p], None
@@ -496,7 +503,7 @@ def is_faster(x: Tensor, weight: Tensor, stride: _Sizes, padding: _Sizes) -> boo
     """Whether the backward pass of :func:`conv2d` is faster here than torch's: an estimate from the shapes alone.
 
     Not for few channels or pixels, where it works on zeros, for images so large that their tiles leave the caches, for
-    large filters with a stride, nor for 1x1 filters on channels-last images, where torch has nothing to copy.
+    large filters, nor for 1x1 filters on channels-last images, where torch has nothing to copy.
 
     Examples:
         >>> import torch
@@ -517,8 +524,8 @@ def _is_faster(x: _Sizes, weight: _Sizes, stride: _Sizes, padding: _Sizes, chann
         return False
     if plan.fast:
         return plan.gain >= _GAIN
-    fewest = 2 if channels_last else 1
-    return plan.gain >= 1.0 and fewest <= plan.places <= _MOST_PLACES
+    wide = library.panel >= (_WIDEST if plan.places == 1 else _WIDEST // 2)
+    return plan.gain >= 1.0 and plan.places <= _MOST_PLACES and wide and not (plan.places == 1 and channels_last)
 
 
 def conv2d(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+import platform
 import subprocess
 import sys
 from typing import Any
@@ -187,6 +188,18 @@ def test_spikes_that_are_kept_can_be_compressed() -> None:
     assert torch.equal(*grads)
 
 
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="options of x86 compilers")
+@pytest.mark.parametrize("flags", [(), ("-mno-avx512f",), ("-mno-avx",)], ids=["AVX-512", "AVX", "SSE"])
+@pytest.mark.parametrize("pair", ["3x3", "stride 2", "1x1"])
+def test_processors_with_narrower_vectors(pair: str, flags: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    library = convolution._library(*flags)
+    assert library is not None and library.panel <= {(): 32, ("-mno-avx512f",): 16, ("-mno-avx",): 8}[flags]
+    monkeypatch.setattr(convolution, "_library", lambda: library)
+    for sizes in SIZES:
+        for memory_format in FORMATS:
+            test_forward_is_torchs_to_the_bit_and_gradients_are_exact(pair, sizes, memory_format)
+
+
 # -------------------------------------------------------------------- in the layer
 
 
@@ -247,6 +260,8 @@ def test_few_channels_are_slower() -> None:
         if panel == 32 or channels not in (16, 32):  # processors with narrower vectors fill narrower panels
             x, weight = torch.empty(16, channels, 16, 16), torch.empty(channels, channels, 3, 3)
             assert is_faster(x, weight, stride, padding) == faster
+    if panel < 32:
+        return
     x = torch.empty(16, 64, 16, 16)
     for memory_format, faster in ((torch.contiguous_format, True), (torch.channels_last, False)):
         laid_out = x.contiguous(memory_format=memory_format)
