@@ -1,8 +1,9 @@
 """The networks of the benchmark of training steps: jellyfit's, SpikingJelly's own, and jellyfit's with peers' neurons.
 
 A net of SpikingJelly's is its class of the same name, with the same weights. Norse and snnTorch have no such nets, so
-their neurons are put into jellyfit's, in place of its own: all layers but the neurons are then the same. As their
-equations differ from SpikingJelly's, jellyfit runs a *twin* beside each: its net with the peer's very neuron.
+their neurons are put into jellyfit's, in place of its own, with torch's linear layers: convolutions, norms and pooling
+are then the same. As their equations differ from SpikingJelly's, jellyfit runs a *twin* beside each: its net with the
+peer's very neuron.
 """
 
 from __future__ import annotations
@@ -153,7 +154,8 @@ class PeerNeuron(nn.Module):
 
 
 def with_neurons_of(net: Backbone, make: Callable[[], peers.Peer]) -> Backbone:
-    """``net`` whose neurons are those of a peer; each a new one."""
+    """``net`` whose neurons are those of a peer, each a new one, and whose linear layers are torch's."""
+    peers.torchs_linear(net)
     places = [name for name, module in net.named_modules() if isinstance(module, neurons.BaseNode)]
     for place in places:
         net.set_submodule(place, PeerNeuron(make().runner))

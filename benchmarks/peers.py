@@ -22,9 +22,19 @@ import torch
 from torch import Tensor, nn
 
 from jellyfit import neurons, surrogates
+from jellyfit.kernels.linear import Linear
 
 LIBRARIES = {"SpikingJelly": "spikingjelly", "snnTorch": "snntorch", "Norse": "norse"}
 NEURONS = ("IF", "LIF", "PLIF", "EIF", "Izhikevich")
+
+
+def torchs_linear(net: nn.Module) -> None:
+    """Give ``net`` torch's linear layers, which peers have, in place of jellyfit's; parameters stay the same ones."""
+    for name, layer in list(net.named_modules()):
+        if isinstance(layer, Linear):
+            plain = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None, device="meta")
+            plain.weight, plain.bias = layer.weight, layer.bias
+            net.set_submodule(name, plain)
 
 
 @dataclass(frozen=True)

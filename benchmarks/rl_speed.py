@@ -6,7 +6,8 @@
 No environment: 17 observations, 6 actions, hidden 256 x 2, T = 5, batch 100, from a buffer of 1,000,000 transitions.
 Contenders take turns (``timing.py``): jellyfit's actor; the same with its neurons replaced by SpikingJelly's, where it
 is installed (LIF neurons of the same shape, as SpikingJelly has no current-based ones, against jellyfit's LIF); and a
-loop over time steps in eager PyTorch, as PopSAN's program has it. All updates are whole ones: critics, and in every
+loop over time steps in eager PyTorch, as PopSAN's program has it. The latter two have torch's linear layers, in the
+critics too, as their users do. All updates are whole ones: critics, and in every
 second the actor and the targets.
 
 With ``--learners``, the same for several learners stacked in one process: updates of all of them a second, and how many
@@ -28,6 +29,7 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from peers import torchs_linear
 from timing import machine, once, ratio, spread, take_turns
 from torch import Tensor, nn
 
@@ -86,6 +88,8 @@ class Learner(TD3Task):
         if change is not None:
             change(self.actor)  # type: ignore[arg-type]
             change(self.target_actor)  # type: ignore[arg-type]
+            for net in (self.actor, self.target_actor, self.critic, self.target_critic):
+                torchs_linear(net)
         self.both = self.configure_optimizers()
 
     def optimizers(self, use_pl_optimizer: bool = True) -> Any:

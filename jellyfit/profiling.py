@@ -47,7 +47,7 @@ _NAMES = (  # of operations, whoever calls them; the first that is found counts
     ("convolutions", ("convolution", "conv2d", "conv1d", "conv3d", "Conv2d")),
     ("norms", ("batch_norm", "layer_norm", "group_norm", "BatchNorm")),
     ("pooling", ("max_pool", "avg_pool", "MaxPool", "AvgPool")),
-    ("linear layers", ("aten::linear", "aten::addmm", "aten::mm", "AddmmBackward", "MmBackward")),
+    ("linear layers", ("aten::linear", "aten::addmm", "aten::mm", "AddmmBackward", "MmBackward", "mkldnn::_linear")),
     ("neurons", ("_Run", "jellyfit::neurons")),
 )
 _PREFIX = "jellyfit::"

@@ -10,6 +10,7 @@ from jellyfit import layers
 from jellyfit.backbones.base import Backbone, neuron_from
 from jellyfit.backbones.images import check_positive
 from jellyfit.errors import ConfigError
+from jellyfit.kernels.linear import Linear
 from jellyfit.neurons import BaseNode, NonSpikingLIFNode, ParametricLIFNode, StepModule
 from jellyfit.surrogates import Rect
 
@@ -21,7 +22,7 @@ class _Feedback(nn.Module):
 
     def __init__(self, size: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(size, size, bias=False)
+        self.linear = Linear(size, size, bias=False)
         nn.init.orthogonal_(self.linear.weight)
 
     def forward(self, y: Tensor, x: Tensor) -> Tensor:

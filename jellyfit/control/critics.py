@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from jellyfit.functional.encoding import check_steps
+from jellyfit.kernels.linear import Linear
 
 __all__ = ["Critic", "perceptron"]
 
@@ -27,7 +28,7 @@ def perceptron(sizes: Sequence[int]) -> nn.Sequential:
     modules: list[nn.Module] = []
     for i, (features, out) in enumerate(pairwise(sizes)):
         check_steps("sizes of layers", out)
-        modules += [nn.ReLU()] * (i > 0) + [nn.Linear(features, out)]
+        modules += [nn.ReLU()] * (i > 0) + [Linear(features, out)]
     return nn.Sequential(*modules)
 
 

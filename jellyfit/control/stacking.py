@@ -15,6 +15,7 @@ from jellyfit.control.decoders import GroupLinear
 from jellyfit.control.normalisation import RunningNorm
 from jellyfit.encoders import _Population
 from jellyfit.errors import InputError
+from jellyfit.kernels.linear import Linear, linear, outruns
 from jellyfit.neurons import BaseNode
 from jellyfit.rng import Drawing
 
@@ -48,15 +49,23 @@ class StackedLinear(nn.Module):
         super().__init__()
         self.in_features, self.out_features = linears[0].in_features, linears[0].out_features
         self.weight = _joined([linear.weight for linear in linears])
-        self.bias = None if linears[0].bias is None else _joined([linear.bias for linear in linears])
+        self.bias: nn.Parameter | None = (
+            None if linears[0].bias is None else _joined([linear.bias for linear in linears])
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """``[..., K, in_features] -> [..., K, out_features]``."""
         expected = (len(self.weight), self.in_features)
         if x.ndim < 3 or x.shape[-2:] != expected:
             raise InputError(f"StackedLinear: expected [N, {expected[0]}, {expected[1]}]; got {list(x.shape)}.")
-        rows, weight = x.flatten(0, -3).transpose(0, 1), self.weight.mT
-        y = rows @ weight if self.bias is None else torch.baddbmm(self.bias.unsqueeze(1), rows, weight)
+        rows, biases = x.flatten(0, -3).transpose(0, 1), self.bias
+        if outruns(rows, self.weight, biases):
+            each: Sequence[Tensor | None] = [None] * len(rows) if biases is None else biases.unbind(0)
+            y = torch.stack([linear(*one) for one in zip(rows.unbind(0), self.weight.unbind(0), each, strict=True)])
+        elif biases is None:
+            y = rows @ self.weight.mT
+        else:
+            y = torch.baddbmm(biases.unsqueeze(1), rows, self.weight.mT)
         return y.transpose(0, 1).view(*x.shape[:-1], self.out_features)
 
     def extra_repr(self) -> str:
@@ -100,7 +109,7 @@ def _stacked(nets: Sequence[Net]) -> Net:
     stacked = copy.deepcopy(nets[0])
     for name, module in list(stacked.named_modules()):
         parts = [net.get_submodule(name) for net in nets]
-        if type(module) in (nn.Linear, layers.Linear):
+        if type(module) in (nn.Linear, Linear, layers.Linear):
             linear = StackedLinear(parts)  # type: ignore[arg-type]
             if not name:
                 return linear  # type: ignore[return-value]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jellyfit import functional
 from jellyfit.errors import InputError, InputTypeError
+from jellyfit.kernels.linear import linear
 from jellyfit.layers.shapes import MemoryLayer, check_state
 from jellyfit.layers.stateless import Linear
 from jellyfit.neurons.base import StepModule
@@ -351,14 +351,14 @@ class LinearRecurrentContainer(_Recurrent):
     def _feed_back(self, driven: Tensor, weight: Tensor) -> Tensor:
         """One step, given the input's half of the product and the weight of the other one."""
         shape = (*driven.shape[:-1], self.out_features)
-        y = self.sub_module(driven + F.linear(self._last(driven, shape), weight))
+        y = self.sub_module(driven + linear(self._last(driven, shape), weight))
         return self._keep(y, shape, f"out_features = {self.out_features}")
 
     def single_step_forward(self, x: Tensor) -> Tensor:
         forth, back = self._halves()
-        return self._feed_back(F.linear(x, forth, self.rc.bias), back)
+        return self._feed_back(linear(x, forth, self.rc.bias), back)
 
     def multi_step_forward(self, x_seq: Tensor) -> Tensor:
         forth, back = self._halves()
-        driven = F.linear(x_seq, forth, self.rc.bias)
+        driven = linear(x_seq, forth, self.rc.bias)
         return functional.multi_step_forward(driven, lambda step: self._feed_back(step, back))

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jellyfit.errors import ConfigError, InputError, InputTypeError
+from jellyfit.kernels.linear import Linear
 from jellyfit.neurons.base import StepModule
 from jellyfit.surrogates import Erf, SurrogateFunction
 
@@ -76,8 +77,8 @@ class SpikingRNNCellBase(nn.Module):
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.bias = bias
-        self.linear_ih = nn.Linear(input_size, self.gates * hidden_size, bias=bias)
-        self.linear_hh = nn.Linear(hidden_size, self.gates * hidden_size, bias=bias)
+        self.linear_ih = Linear(input_size, self.gates * hidden_size, bias=bias)
+        self.linear_hh = Linear(hidden_size, self.gates * hidden_size, bias=bias)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

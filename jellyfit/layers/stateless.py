@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from jellyfit import functional, kernels
 from jellyfit.errors import ConfigError
 from jellyfit.kernels.convolution import conv2d, is_faster
+from jellyfit.kernels.linear import Linear as _PlainLinear
 from jellyfit.kernels.maxpool import can_halve, max_halved
 from jellyfit.layers.shapes import ImageModule, LineModule, ShapedModule, VolumeModule
 from jellyfit.layers.shared_statistics import batch_norm_of_all, process_group_of
@@ -281,8 +282,11 @@ class ConvTranspose3d(VolumeModule, _ConvTranspose, nn.ConvTranspose3d):
     """
 
 
-class Linear(_Stateless, nn.Linear):
+class Linear(_Stateless, _PlainLinear):
     """``torch.nn.Linear`` with ``step_mode``; acts on the last axis of ``[N, *]`` or ``[T, N, *]``.
+
+    On AMD's processors with AVX-512, large products take oneDNN, which is twice as fast there as PyTorch's own; the two
+    differ by roundings (:mod:`jellyfit.kernels.linear`).
 
     Args:
         step_mode: ``"s"`` (default) or ``"m"``; the arguments before it are those of ``torch.nn.Linear``.

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jellyfit import kernels
 from jellyfit.errors import InputError
 from jellyfit.kernels import FusedStep, KernelUnavailableError
+from jellyfit.kernels.linear import linear
 from jellyfit.layers.shapes import MemoryLayer, ShapedModule, check_state
 from jellyfit.layers.stateless import Conv2d, Device, Linear, PaddingMode, Size
 from jellyfit.neurons.base import StepModule
@@ -317,7 +317,7 @@ class WSLinear(Linear):
         return _standardise(self.weight, self.gain, self.eps)
 
     def run_batch(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.get_weight(), self.bias)
+        return linear(x, self.get_weight(), self.bias)
 
 
 # ---------------------------------------------------------------- the ends of a network
