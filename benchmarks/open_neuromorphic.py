@@ -5,7 +5,8 @@
 Seconds of forward and of backward (of the sum of the spikes), and the peak of the process's memory. Unlike the original
 (open-neuromorphic.org, "Spiking neural network framework benchmarking", 2023), all run the same LIF (``peers.py``;
 spikes and gradients are compared first), and all apply the Linear to the whole sequence at once, which is the faster
-way. "Linear alone" is the net without the neuron: what is above it is what the neuron costs.
+way. jellyfit's net has its own Linear, the others torch's; "Linear alone" and "ours alone" are these without a neuron:
+what is above them is what the neuron costs.
 
 Each measurement has a process of its own, which warms up on a small net; contenders take turns. What does not fit into
 memory, or takes too long, is left out and said.
@@ -28,11 +29,14 @@ import torch
 from timing import machine, ratio, spread
 from torch import nn
 
-NAMES = ("Linear alone", "jellyfit", "eager", *peers.LIBRARIES)
+from jellyfit import layers
+
+ALONE, OURS_ALONE = "Linear alone", "ours alone"
+NAMES = (ALONE, OURS_ALONE, "jellyfit", "eager", *peers.LIBRARIES)
 
 
 def runner_of(name: str) -> peers.Runner:
-    if name == "Linear alone":
+    if name in (ALONE, OURS_ALONE):
         return peers.Runner(lambda current: current)
     if name in ("jellyfit", "eager"):
         return peers.ours(peers.main_neuron("LIF"), "torch" if name == "eager" else "auto")
@@ -40,10 +44,10 @@ def runner_of(name: str) -> peers.Runner:
     return peer.runner
 
 
-def net(n: int, runner: peers.Runner) -> peers.Runner:
+def net(n: int, runner: peers.Runner, linear_layer: type[nn.Linear] = nn.Linear) -> peers.Runner:
     """``Linear(n, n)`` and a neuron, as one runner."""
     torch.manual_seed(0)
-    linear = nn.Linear(n, n)
+    linear = linear_layer(n, n)
     return peers.Runner(lambda x: runner.run(linear(x)), tuple(linear.parameters()), linear)
 
 
@@ -60,10 +64,10 @@ def gib() -> float:
 
 def child(name: str, T: int, B: int, n: int) -> dict[str, float]:
     """One measurement, in this process."""
-    runner = runner_of(name)
-    once(net(64, runner), data(T, B, 64))  # first use
+    runner, linear = runner_of(name), layers.Linear if name in ("jellyfit", OURS_ALONE) else nn.Linear
+    once(net(64, runner, linear), data(T, B, 64))  # first use
     before = gib()
-    made, x = net(n, runner), data(T, B, n)
+    made, x = net(n, runner, linear), data(T, B, n)
     runs = [once(made, x)]
     while sum(run["forward"] + run["backward"] for run in runs) < 2.0 and len(runs) < 20:
         runs.append(once(made, x))
@@ -113,11 +117,12 @@ def measure(T: int, B: int, n: int, options: argparse.Namespace, expected: float
             runs[name].append(json.loads(done.stdout.splitlines()[-1]))
     total = {name: [run["forward"] + run["backward"] for run in many] for name, many in runs.items()}
     for name, many in runs.items():
+        alone = OURS_ALONE if name in ("jellyfit", OURS_ALONE) else ALONE
         result[name] = {
             "forward_s": spread([run["forward"] for run in many]),
             "backward_s": spread([run["backward"] for run in many]),
             "times_jellyfit": ratio(total[name], total["jellyfit"]),
-            "above_linear_s": spread([a - b for a, b in zip(total[name], total["Linear alone"], strict=True)]),
+            "above_linear_s": spread([a - b for a, b in zip(total[name], total[alone], strict=True)]),
             "peak_gib": max(run["peak_gib"] for run in many),
             "gib_before": max(run["gib_before"] for run in many),
             "firing_rate": many[0]["firing_rate"],
