@@ -135,7 +135,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def _dense(matrix: Tensor) -> Tensor:
-    """Without gaps between rows or columns: with them oneDNN falls back to its reference code, a thousand times slower."""
+    """Without gaps between rows or columns: with them oneDNN takes its reference code, a thousand times slower."""
     return matrix.contiguous() if matrix.stride(1) == 1 else matrix.t().contiguous().t()
 
 
