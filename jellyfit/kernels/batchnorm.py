@@ -1,8 +1,9 @@
 """Batch norm and neuron in one pass: what is normalised is never written to memory, nor kept for backward.
 
 The numbers are those of ``torch.nn.functional.batch_norm`` followed by the neuron, to the bit: the same mean and
-variance, the same ``scale * x + shift`` with one rounding; backward is the neuron's kernel, which computes the
-normalised input again, and then torch's own batch-norm backward.
+variance, the same ``scale * x + shift`` with one rounding. Backward is the neuron's kernel, which computes the
+normalised input again and sums, while it writes its gradient, what batch norm needs to know of it; one more pass then
+makes the gradient of ``x`` of it, in place.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ from jellyfit import native
 from jellyfit.kernels.freed import saved_tensors
 from jellyfit.kernels.fused import FusedStep, eager_gradients
 from jellyfit.kernels.host import FLAGS
+from jellyfit.kernels.layout import Layout
 
 __all__ = ["Normalisation", "batch_norm_step", "batch_statistics"]
 
-_STATISTICS = r"""
+_SOURCE = r"""
 #include <stdint.h>
+#include <stdlib.h>
 
 // Sums in a fixed order, sixteen at a time: of deviations from a centre, and of their squares (in float, as in torch).
 #define SUM(NAME, TERM) \
@@ -43,7 +46,7 @@ SUM(total, d)
 SUM(total_of_squares, d * d)
 
 // Mean and sum of squared deviations of each channel of x [batch, channels, inner].
-void run(const int64_t* a) {
+void statistics(const int64_t* a) {
     const int64_t batch = a[0], channels = a[1], inner = a[2], threads = a[3];
     const float* x = (const float*)(intptr_t)a[4];
     double* mean = (double*)(intptr_t)a[5];
@@ -58,6 +61,36 @@ void run(const int64_t* a) {
         }
         squares[c] = square;
     }
+}
+
+#define CENTRED(c) (((grad[i] - mean_grad[c]) - (x[i] - mean[c]) * slope[c]) * scale[c])
+
+// From the gradient of what is normalised to that of x, in place; both are [rows, channels, inner] in memory. Given are
+// the sums over each channel of grad * (x - mean) and of grad. Lines of one channel, or of all where these are short.
+void gradient(const int64_t* a) {
+    const int64_t rows = a[0], channels = a[1], inner = a[2], threads = a[3];
+    const float *dot = (const float*)(intptr_t)a[6], *total = (const float*)(intptr_t)a[7];
+    const float *centre = (const float*)(intptr_t)a[8], *invstd = (const float*)(intptr_t)a[9];
+    const float* weight = (const float*)(intptr_t)a[10];
+    const int64_t all = inner < 64, lines = all ? 1 : channels, length = all ? channels * inner : inner;
+    const int64_t each = all ? inner : 1, width = channels * each;
+    float* mean = malloc(4 * width * sizeof(float));
+    float *mean_grad = mean + width, *slope = mean_grad + width, *scale = slope + width;
+    for (int64_t c = 0, i = 0; c < channels; ++c) {
+        const float m = centre[c], g = total[c] / (float)(rows * inner), w = invstd[c] * weight[c];
+        const float s = dot[c] * invstd[c] * invstd[c] / (float)(rows * inner);
+        for (int64_t j = 0; j < each; ++j, ++i) mean[i] = m, mean_grad[i] = g, slope[i] = s, scale[i] = w;
+    }
+    #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+    for (int64_t row = 0; row < rows; ++row) {
+        float* restrict grad = (float*)(intptr_t)a[4] + row * channels * inner;
+        const float* restrict x = (const float*)(intptr_t)a[5] + row * channels * inner;
+        for (int64_t c = 0; c < lines; ++c, grad += length, x += length) {
+            if (all) for (int64_t i = 0; i < length; ++i) grad[i] = CENTRED(i);
+            else for (int64_t i = 0; i < length; ++i) grad[i] = CENTRED(c);
+        }
+    }
+    free(mean);
 }
 """
 
@@ -92,13 +125,21 @@ class Normalisation:
 
 
 @functools.cache
-def _statistics() -> Callable[[bytes], None] | None:
-    library = native.load("batch_statistics", _STATISTICS, FLAGS)
+def _kernels() -> tuple[Callable[[bytes], None], Callable[[bytes], None]] | None:
+    library = native.load("batch_norm", _SOURCE, FLAGS)
     if library is None:
         return None
-    library.run.argtypes, library.run.restype = [ctypes.c_char_p], None
-    run: Callable[[bytes], None] = library.run
-    return run
+    for function in (library.statistics, library.gradient):
+        function.argtypes, function.restype = [ctypes.c_char_p], None
+    return library.statistics, library.gradient
+
+
+def _on_host(x: Tensor) -> bool:
+    return x.device.type == "cpu" and x.dtype == torch.float32
+
+
+def _threads(x: Tensor) -> int:
+    return torch.get_num_threads() if x.numel() >= 32768 else 1
 
 
 def batch_statistics(x: Tensor, norm: Normalisation) -> tuple[Tensor, Tensor]:
@@ -108,15 +149,14 @@ def batch_statistics(x: Tensor, norm: Normalisation) -> tuple[Tensor, Tensor]:
     takes several times as long as reading them does; a kernel of our own does it in two passes.
     """
     inner = x[0, 0].numel() if x.ndim > 2 else 1
-    on_host = x.device.type == "cpu" and x.dtype == torch.float32
-    run = _statistics() if on_host and inner > 1 and x.is_contiguous() else None
-    if run is None:
+    kernels = _kernels() if _on_host(x) and inner > 1 and x.is_contiguous() else None
+    if kernels is None:
         mean, var = torch.batch_norm_update_stats(x, norm.running_mean, norm.running_var, norm.momentum)
         return mean, (1.0 / torch.sqrt(var.double() + norm.eps)).to(x.dtype)
     batch, channels = x.shape[:2]
     wide_mean, squares = torch.empty(2, channels, dtype=torch.float64, device=x.device).unbind(0)
-    threads = torch.get_num_threads() if x.numel() >= 32768 else 1
-    run(pack("7q", batch, channels, inner, threads, x.data_ptr(), wide_mean.data_ptr(), squares.data_ptr()))
+    arguments = batch, channels, inner, _threads(x), x.data_ptr(), wide_mean.data_ptr(), squares.data_ptr()
+    kernels[0](pack("7q", *arguments))
     count, momentum = batch * inner, norm.momentum
     mean = wide_mean.float()
     squares = squares.float()
@@ -125,6 +165,29 @@ def batch_statistics(x: Tensor, norm: Normalisation) -> tuple[Tensor, Tensor]:
     norm.running_mean.copy_(new * mean + old * norm.running_mean)
     norm.running_var.copy_(new.double() * (squares / (count - 1)).double() + (old * norm.running_var).double())
     return mean, (1.0 / torch.sqrt((squares / count).double() + norm.eps)).float()
+
+
+def _gradients(
+    norm: Normalisation, grad_y: Tensor, x: Tensor, sums: Sequence[Tensor], mean: Tensor, invstd: Tensor, weight: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of ``x`` ``[T, N, C, *]``, weight and bias, given that of what is normalised, which is overwritten.
+
+    ``sums`` are those over each channel of ``grad_y * (x - mean)`` and of ``grad_y``.
+    """
+    dot, total = sums
+    kernels = _kernels() if _on_host(x) else None
+    if not norm.training:
+        grad_y.mul_((invstd * weight).view(dot.shape))
+    elif kernels is None:
+        flat = grad_y.flatten(0, 1), x.flatten(0, 1)
+        rest = weight, None, None, mean, invstd, True, norm.eps, (True, False, False)
+        grad_y = torch.ops.aten.native_batch_norm_backward(*flat, *rest)[0].view_as(x)
+    else:
+        channels, inner = Layout.of(x).indexing(dot.shape)
+        weight = weight.contiguous()
+        pointers = [tensor.data_ptr() for tensor in (grad_y, x, dot, total, mean, invstd, weight)]
+        kernels[1](pack("11q", x.numel() // (channels * inner), channels, inner, _threads(x), *pointers))
+    return grad_y, dot.view_as(mean) * invstd, total.view_as(mean)
 
 
 def batch_norm_step(
@@ -180,11 +243,10 @@ class _Run(torch.autograd.Function):
         scale = invstd * weight
         shift = (bias.double() - mean.double() * scale.double()).float()  # one rounding
         shape = (-1,) + (1,) * (x.ndim - 3)
-        affine = (scale.view(shape), shift.view(shape))
         count = len(fused.states)
         states, params = tensors[:count], tensors[count:]
         keep = any(ctx.needs_input_grad)
-        packed = fused.pack(x, params, affine)  # type: ignore[arg-type]
+        packed = fused.pack(x, [*params, *(tensor.view(shape) for tensor in (scale, shift, mean))])  # type: ignore[list-item]
         spikes, lasts, v_seq, kept = fused.forward_pass(x, states, packed, want_v_seq, keep)
         ctx.fused, ctx.norm, ctx.packed, ctx.want_v_seq = fused, norm, packed, want_v_seq
         ctx.save_for_backward(x, weight, bias, kept, mean, invstd, *tensors)
@@ -206,18 +268,14 @@ class _Run(torch.autograd.Function):
         grad_y, grad_states, grad_params = fused.backward_pass(
             x,
             tensors[:count],
-            tensors[count:],
             ctx.packed,
             kept,
             grad_spikes,
             grads[:count],
             grads[count] if ctx.want_v_seq else None,
         )
-        needed = [bool(need) for need in ctx.needs_input_grad[3:6]]
-        running = (None, None) if norm.training else (norm.running_mean, norm.running_var)
-        flat = [tensor.flatten(0, 1) for tensor in (grad_y, x)]
-        grad_x, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
-            *flat, weight, *running, mean, invstd, norm.training, norm.eps, needed
-        )
-        grad_x = None if grad_x is None else grad_x.view_as(x)
-        return None, None, None, grad_x, grad_weight, grad_bias, *grad_states, *grad_params
+        *grad_params, dot, total, _ = grad_params
+        found: tuple[Tensor | None, ...] = (None, None, None)
+        if grad_y is not None and any(ctx.needs_input_grad[3:6]):
+            found = _gradients(norm, grad_y, x, (dot, total), mean, invstd, weight)
+        return None, None, None, *found, *grad_states, *grad_params
