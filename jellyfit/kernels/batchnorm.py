@@ -3,7 +3,7 @@
 The numbers are those of ``torch.nn.functional.batch_norm`` followed by the neuron, to the bit: the same mean and
 variance, the same ``scale * x + shift`` with one rounding. Backward is the neuron's kernel, which computes the
 normalised input again and sums, while it writes its gradient, what batch norm needs to know of it; one more pass then
-makes the gradient of ``x`` of it, in place.
+makes the gradient of ``x`` of it, in place. A residual, added between the two, is read by the neuron's kernel as well.
 """
 
 from __future__ import annotations
@@ -64,8 +64,9 @@ void statistics(const int64_t* a) {
 }
 
 #define CENTRED(c) (((grad[i] - mean_grad[c]) - (x[i] - mean[c]) * slope[c]) * scale[c])
+#define LINE(c) _Pragma("omp simd") for (int64_t i = 0; i < length; ++i) to[i] = CENTRED(c)
 
-// From the gradient of what is normalised to that of x, in place; both are [rows, channels, inner] in memory. Given are
+// From the gradient of what is normalised to that of x, perhaps in place; [rows, channels, inner] in memory. Given are
 // the sums over each channel of grad * (x - mean) and of grad. Lines of one channel, or of all where these are short.
 void gradient(const int64_t* a) {
     const int64_t rows = a[0], channels = a[1], inner = a[2], threads = a[3];
@@ -83,11 +84,12 @@ void gradient(const int64_t* a) {
     }
     #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
     for (int64_t row = 0; row < rows; ++row) {
-        float* restrict grad = (float*)(intptr_t)a[4] + row * channels * inner;
-        const float* restrict x = (const float*)(intptr_t)a[5] + row * channels * inner;
-        for (int64_t c = 0; c < lines; ++c, grad += length, x += length) {
-            if (all) for (int64_t i = 0; i < length; ++i) grad[i] = CENTRED(i);
-            else for (int64_t i = 0; i < length; ++i) grad[i] = CENTRED(c);
+        const float* grad = (const float*)(intptr_t)a[4] + row * channels * inner;
+        const float* x = (const float*)(intptr_t)a[5] + row * channels * inner;
+        float* to = (float*)(intptr_t)a[11] + row * channels * inner;
+        for (int64_t c = 0; c < lines; ++c, grad += length, x += length, to += length) {
+            if (all) LINE(i);
+            else LINE(c);
         }
     }
     free(mean);
@@ -168,26 +170,34 @@ def batch_statistics(x: Tensor, norm: Normalisation) -> tuple[Tensor, Tensor]:
 
 
 def _gradients(
-    norm: Normalisation, grad_y: Tensor, x: Tensor, sums: Sequence[Tensor], mean: Tensor, invstd: Tensor, weight: Tensor
+    norm: Normalisation,
+    grad_y: Tensor,
+    x: Tensor,
+    sums: Sequence[Tensor],
+    mean: Tensor,
+    invstd: Tensor,
+    weight: Tensor,
+    in_place: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of ``x`` ``[T, N, C, *]``, weight and bias, given that of what is normalised, which is overwritten.
+    """Gradients of ``x`` ``[T, N, C, *]``, weight and bias, given that of what is normalised.
 
-    ``sums`` are those over each channel of ``grad_y * (x - mean)`` and of ``grad_y``.
+    ``sums`` are those over each channel of ``grad_y * (x - mean)`` and of ``grad_y``; ``in_place`` overwrites that.
     """
     dot, total = sums
     kernels = _kernels() if _on_host(x) else None
+    grad_x = grad_y if in_place else torch.empty_like(grad_y)
     if not norm.training:
-        grad_y.mul_((invstd * weight).view(dot.shape))
+        torch.mul(grad_y, (invstd * weight).view(dot.shape), out=grad_x)
     elif kernels is None:
         flat = grad_y.flatten(0, 1), x.flatten(0, 1)
         rest = weight, None, None, mean, invstd, True, norm.eps, (True, False, False)
-        grad_y = torch.ops.aten.native_batch_norm_backward(*flat, *rest)[0].view_as(x)
+        grad_x = torch.ops.aten.native_batch_norm_backward(*flat, *rest)[0].view_as(x)
     else:
         channels, inner = Layout.of(x).indexing(dot.shape)
         weight = weight.contiguous()
-        pointers = [tensor.data_ptr() for tensor in (grad_y, x, dot, total, mean, invstd, weight)]
-        kernels[1](pack("11q", x.numel() // (channels * inner), channels, inner, _threads(x), *pointers))
-    return grad_y, dot.view_as(mean) * invstd, total.view_as(mean)
+        pointers = [tensor.data_ptr() for tensor in (grad_y, x, dot, total, mean, invstd, weight, grad_x)]
+        kernels[1](pack("12q", x.numel() // (channels * inner), channels, inner, _threads(x), *pointers))
+    return grad_x, dot.view_as(mean) * invstd, total.view_as(mean)
 
 
 def batch_norm_step(
@@ -197,10 +207,12 @@ def batch_norm_step(
     states: Sequence[Tensor | None],
     params: Sequence[Tensor],
     want_v_seq: bool = False,
+    residual: Tensor | None = None,
 ) -> tuple[Tensor, list[Tensor], Tensor | None]:
     """Run ``fused`` (made with ``affine=True``) over batch-normalised ``x_seq`` ``[T, N, C, *]``.
 
-    Time and batch share their statistics. Takes and returns what :meth:`FusedStep.__call__` does.
+    Time and batch share their statistics. Takes and returns what :meth:`FusedStep.__call__` does. A ``residual`` of the
+    shape of ``x_seq`` is added to what is normalised (``fused`` then is made with ``residual=True``).
 
     Examples:
         >>> import torch
@@ -219,7 +231,8 @@ def batch_norm_step(
         >>> y_seq.shape, float(y_seq.detach().sum())
         (torch.Size([4, 2, 3, 5, 5]), 0.0)
     """
-    out = _Run.apply(fused, norm, want_v_seq, x_seq, norm.weight, norm.bias, *fused.cut(states), *params)  # type: ignore[no-untyped-call]
+    given = x_seq, norm.weight, norm.bias, residual, *fused.cut(states), *params
+    out = _Run.apply(fused, norm, want_v_seq, *given)  # type: ignore[no-untyped-call]
     count = len(fused.states)
     return out[0], list(out[1 : 1 + count]), out[1 + count] if want_v_seq else None
 
@@ -234,6 +247,7 @@ class _Run(torch.autograd.Function):
         x: Tensor,
         weight: Tensor,
         bias: Tensor,
+        residual: Tensor | None,
         *tensors: Tensor | None,
     ) -> tuple[Tensor, ...]:
         if norm.training:
@@ -247,22 +261,23 @@ class _Run(torch.autograd.Function):
         states, params = tensors[:count], tensors[count:]
         keep = any(ctx.needs_input_grad)
         packed = fused.pack(x, [*params, *(tensor.view(shape) for tensor in (scale, shift, mean))])  # type: ignore[list-item]
-        spikes, lasts, v_seq, kept = fused.forward_pass(x, states, packed, want_v_seq, keep)
+        spikes, lasts, v_seq, kept = fused.forward_pass(x, states, packed, want_v_seq, keep, residual)
         ctx.fused, ctx.norm, ctx.packed, ctx.want_v_seq = fused, norm, packed, want_v_seq
-        ctx.save_for_backward(x, weight, bias, kept, mean, invstd, *tensors)
+        ctx.save_for_backward(x, weight, bias, residual, kept, mean, invstd, *tensors)
         ctx.set_materialize_grads(False)
         return (spikes, *lasts) if v_seq is None else (spikes, *lasts, v_seq)
 
     @staticmethod
     def backward(ctx: Any, grad_spikes: Tensor | None, *grads: Tensor | None) -> tuple[Any, ...]:
         fused, norm = ctx.fused, ctx.norm
-        x, weight, bias, kept, mean, invstd, *tensors = saved_tensors(ctx)
+        x, weight, bias, residual, kept, mean, invstd, *tensors = saved_tensors(ctx)
         count = len(fused.states)
         if torch.is_grad_enabled():  # create_graph=True: a gradient that can be differentiated again
             mean, var = (None, None) if norm.training else (norm.running_mean, norm.running_var)
             y = F.batch_norm(x.flatten(0, 1), mean, var, weight, bias, norm.training, 0.0, norm.eps).view_as(x)
+            y = y if residual is None else y + residual
             states, params = tensors[:count], tensors[count:]
-            given = [x, weight, bias, *tensors]
+            given = [x, weight, bias, residual, *tensors]
             needed = ctx.needs_input_grad[3:]
             return None, None, None, *eager_gradients(fused, needed, y, states, params, grad_spikes, grads, given)
         grad_y, grad_states, grad_params = fused.backward_pass(
@@ -273,9 +288,11 @@ class _Run(torch.autograd.Function):
             grad_spikes,
             grads[:count],
             grads[count] if ctx.want_v_seq else None,
+            residual,
         )
         *grad_params, dot, total, _ = grad_params
         found: tuple[Tensor | None, ...] = (None, None, None)
+        also = ctx.needs_input_grad[6]  # the residual's gradient is grad_y itself
         if grad_y is not None and any(ctx.needs_input_grad[3:6]):
-            found = _gradients(norm, grad_y, x, (dot, total), mean, invstd, weight)
-        return None, None, None, *found, *grad_states, *grad_params
+            found = _gradients(norm, grad_y, x, (dot, total), mean, invstd, weight, in_place=not also)
+        return None, None, None, *found, grad_y if also else None, *grad_states, *grad_params

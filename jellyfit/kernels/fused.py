@@ -51,6 +51,8 @@ class FusedStep:
         affine: the step's input is ``scale * x + shift``. Three tensors of shape ``[C, 1, ...]`` then follow the
             parameters of every pass: scale, shift and a centre; the gradient of ``x`` is that of the step's input, and
             those of scale and shift are the sums over each channel of that times ``x - centre``, and of that alone.
+        residual: a second sequence like ``x``, which comes with every pass, is added to that; on the CPU, and with
+            ``affine``. Its gradient is that of the step's input, too.
         lift: one kernel for all steps that differ in their numbers alone, a little slower.
 
     Raises:
@@ -82,11 +84,14 @@ class FusedStep:
         title: str,
         affine: bool = False,
         lift: bool = False,
+        residual: bool = False,
     ) -> None:
+        if residual and device.type != "cpu":
+            raise KernelUnavailableError("kernels that add a residual run on the CPU alone")
         self.step = step
         self.states = list(states)
         self.start = list(start)
-        spec = _specify(step, shape, dtype, states, start, params, title, affine, lift)
+        spec = _specify(step, shape, dtype, states, start, params, title, affine, lift, residual)
         self.real, self.program, self.graph = spec.real, spec.program, spec.program.graph
         self.target = _target(device)(spec)
         self.target.prepare()
@@ -177,9 +182,15 @@ class FusedStep:
         packed: Packed,
         want_v_seq: bool,
         keep: bool,
+        residual: Tensor | None = None,
     ) -> tuple[Tensor, list[Tensor], Tensor | None, Tensor | None]:
         """Spikes, last states, ``v_seq`` and what backward needs kept, outside autograd; ``x`` is dense."""
-        return self.target.forward(x, self._aligned(states, x), packed.taken, want_v_seq, keep)
+        return self.target.forward(x, self._aligned(states, x), self._taken(packed, x, residual), want_v_seq, keep)
+
+    def _taken(self, packed: Packed, x: Tensor, residual: Tensor | None) -> list[Param]:
+        if residual is None:
+            return packed.taken
+        return [*packed.taken, (aligned(residual, x.shape, x.stride(), self.real), x.numel(), 1)]
 
     def backward_pass(
         self,
@@ -190,6 +201,7 @@ class FusedStep:
         grad_spikes: Tensor | None,
         grad_lasts: Sequence[Tensor | None],
         grad_v_seq: Tensor | None,
+        residual: Tensor | None = None,
     ) -> tuple[Tensor | None, list[Tensor | None], list[Tensor | None]]:
         """Gradients of the step's input, of the first states and of the parameters, outside autograd."""
         reductions = self.graph.reductions
@@ -198,7 +210,7 @@ class FusedStep:
         grad_x, grad_states, sums = self.target.backward(
             x,
             self._aligned(states, x),
-            packed.taken,
+            self._taken(packed, x, residual),
             kept,
             aligned(grad_spikes, x.shape, x.stride(), x.dtype),
             self._aligned(grad_lasts, x),
@@ -337,11 +349,12 @@ def _specify(
     title: str,
     affine: bool = False,
     lift: bool = False,
+    residual: bool = False,
 ) -> KernelSpec:
     """Trace a step and say what its kernels are generated from."""
     real = torch.promote_types(dtype, torch.float32)  # of the arithmetic
     channels = (shape[1], *(1 for _ in shape[2:])) if affine else None
-    graph = trace_step(step, shape, real, states, params, channels)
+    graph = trace_step(step, shape, real, states, params, channels, residual)
     arrays = [math.prod(graph.shapes[slot]) != 1 for _, slot in graph.params]
     return KernelSpec(Program.of(graph), real, dtype, start, arrays, title, lift)
 

@@ -244,6 +244,10 @@ class Writer:
         self.states = [self.names(value) for value in self.graph.states]
         self.params = [self.names(value) for value, _ in self.graph.params]
         self.sources[id(self.graph.x)] = f"LOAD({self.names(self.graph.x)}_t[e])"
+        self.residual: list[str] = []  # a second sequence comes like one more parameter
+        if self.graph.residual is not None:
+            self.residual = ["residual"]
+            self.sources[id(self.graph.residual)] = "residual_p[t * M + first + e]"
         for value in self.graph.states:
             self.sources[id(value)] = f"{self.names(value)}_[e]"
         for (value, _), array in zip(self.graph.params, spec.arrays, strict=True):
@@ -357,7 +361,7 @@ class Writer:
         """Arguments that say where parameters are."""
         return [
             text
-            for name in self.params
+            for name in [*self.params, *self.residual]
             for text in (f"const real* {name}_p", f"int64_t {name}_period", f"int64_t {name}_inner")
         ]
 
@@ -394,6 +398,7 @@ class Writer:
         stores = [("s_t[e] = STORE({})", graph.spike)]
         stores += [(f"{name}_[e] = {{}}", value) for name, value in zip(self.states, graph.new_states, strict=True)]
         ahead = [f"AHEAD({x} + ahead + from, 0);", "AHEAD(s + ahead + from, 1);"]
+        ahead += ["AHEAD(residual_p + ahead + from, 0);"] if self.residual else []
         step = self.loops(self.program.forward, stores, True, ahead, " " * 12)
         body = [
             *self.param_scalars(),
@@ -439,12 +444,14 @@ class Writer:
         states, reductions = self.states, graph.reductions
         size = len(program.keep)
         kept = [f"kept_{self.names(value)}" for value in program.keep]
+        ahead = ["AHEAD(ahead + from, 0);", "if (t + 1 == end) AHEAD(grad_x + t * M + first + from, 1);"]
+        ahead += ["if (t + 1 < end) AHEAD(residual_p + (t + 1) * M + first + from, 0);"] if self.residual else []
         again = self.loops(
             program.recompute,
             [(f"{place}[e] = {{}}", value) for place, value in zip(kept, program.keep, strict=True)]
             + [(f"{name}_[e] = {{}}", value) for name, value in zip(states, graph.new_states, strict=True)],
             True,
-            ["AHEAD(ahead + from, 0);", "if (t + 1 == end) AHEAD(grad_x + t * M + first + from, 1);"],
+            ahead,
             " " * 20,
         )
         for place, value in zip(kept, program.keep, strict=True):

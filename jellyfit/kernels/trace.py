@@ -82,6 +82,7 @@ class StepGraph:
 
     Attributes:
         x: the input.
+        residual: a second sequence, or ``None``.
         states: the states before the step.
         params: inner inputs whose values the outer program (or a parameter itself) gives, with their slots.
         spike: the output.
@@ -95,6 +96,7 @@ class StepGraph:
     """
 
     x: Value
+    residual: Value | None
     states: list[Value]
     params: list[tuple[Value, int]]
     spike: Value
@@ -368,6 +370,7 @@ def trace_step(
     states: Sequence[str],
     params: Sequence[tuple[Sequence[int], torch.dtype, bool]],
     affine: Sequence[int] | None = None,
+    residual: bool = False,
 ) -> StepGraph:
     """Trace one time step and its vector-Jacobian product.
 
@@ -383,6 +386,7 @@ def trace_step(
             does not see: its input then is ``scale * x + shift`` with one rounding. ``grad_x`` is the gradient of that
             input, and for those three go out the sums of ``grad_x * (x - centre)`` (the gradient of ``scale``, about a
             centre, so that nothing cancels where ``x`` lies far from 0), that of ``grad_x``, and nothing.
+        residual: a second sequence like ``x`` is added to that.
 
     Raises:
         NotPointwiseError: it cannot become a kernel. Exceptions of the step itself pass through.
@@ -401,6 +405,9 @@ def trace_step(
             scale.name, shift.name, centre.name = "scale", "shift", "centre"
             x_value = recorder.builder.make("fma", given, scale, shift)
             x_value.name = "y"
+        added = Value("input", name="residual") if residual else None
+        if added is not None:
+            x_value = recorder.builder.make("add", x_value, added)
         x = recorder.input(shape, real, x_value).requires_grad_()
 
         def say(equation: str, **named: Tensor) -> None:
@@ -448,6 +455,7 @@ def trace_step(
         grad_params.append(None)
     return StepGraph(
         x=given,
+        residual=added,
         states=state_values,
         params=[(value, slot) for slot, value in recorder.params.items()],
         spike=values[0],

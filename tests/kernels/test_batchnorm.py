@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from jellyfit import kernels, layers, surrogates
+from jellyfit import backbones, kernels, layers, surrogates
 from jellyfit.kernels.batchnorm import Normalisation, batch_statistics
 from jellyfit.neurons import LIFNode, ParametricLIFNode
 
@@ -302,3 +302,131 @@ def test_spike_compression_gives_the_same_gradients_from_less_memory():
         found.append((leaf.grad, conv.weight.grad.clone(), net[0].weight.grad.clone()))
     for other in found[1:]:
         assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
+# ---------------------------------------------------------------- a residual between the two
+
+
+def fire_at_sum(norm, node, x, residual, as_one, upstream):
+    """Spikes, state and statistics, and the gradients of x, residual and parameters."""
+    norm, node = copy.deepcopy(norm), copy.deepcopy(node)
+    x, residual = (tensor.clone(memory_format=torch.preserve_format).requires_grad_() for tensor in (x, residual))
+    spikes = layers.batch_norm_neuron(norm, node, x, residual) if as_one else node(norm(x) + residual)
+    spikes.backward(upstream)
+    gradients = [x.grad, residual.grad, *(p.grad for p in (*norm.parameters(), *node.parameters()))]
+    return [spikes, node.v, *norm.buffers()], gradients
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("residual_last", [False, True])
+@pytest.mark.parametrize("shape", [(4, 2, 5, 7, 3), (70, 1, 5, 4, 4), (2, 8, 5, 16, 16)], ids=str)
+@pytest.mark.parametrize("kind", [LIFNode, ParametricLIFNode])
+def test_residual_is_added_to_what_is_normalised(kind, shape, residual_last, training, monkeypatch):
+    norm, node = network(kind).train(training)
+    x, upstream = draw(*shape), draw(*shape, seed=7)
+    residual = draw(*shape, seed=3, channels_last=residual_last)
+    expected, true = fire_at_sum(norm, node, x, residual, False, upstream)
+    monkeypatch.setattr(layers.BatchNorm2d, "__call__", lambda *args: pytest.fail("ran one by one"))
+    ours, gradients = fire_at_sum(norm, node, x, residual, True, upstream)
+    assert 0.0 < expected[0].mean() < 1.0
+    assert_same_bits(ours, expected)
+    assert_close(gradients, true)
+
+
+def test_residual_of_channels_last_images():
+    norm, node = network()
+    x, residual, upstream = (draw(4, 2, 5, 7, 3, seed=seed, channels_last=True) for seed in range(3))
+    expected, true = fire_at_sum(norm, node, x, residual, False, upstream)
+    ours, gradients = fire_at_sum(norm, node, x, residual, True, upstream)
+    assert_same_bits(ours, expected)
+    assert_close(gradients, true)
+    assert gradients[0].stride() == x.stride()
+
+
+def test_residual_that_broadcasts_runs_as_layers(monkeypatch):
+    norm, node = network()
+    x, residual = draw(4, 2, 5, 7, 3), draw(5, 1, 1, seed=1)
+    expected = copy.deepcopy(node)(copy.deepcopy(norm)(x) + residual)
+    monkeypatch.setattr("jellyfit.neurons.fused.batch_norm_step", lambda *args: pytest.fail("ran as one"))
+    assert torch.equal(layers.batch_norm_neuron(norm, node, x, residual), expected)
+
+
+@pytest.mark.parametrize("wanted", [["x"], ["residual"], ["weight"]], ids=str)
+def test_gradients_beside_a_residual_are_the_same_for_any_that_are_wanted(wanted):
+    found = []
+    for names in (["x", "residual", "weight"], wanted):
+        norm, node = network()
+        leaves = {"x": draw(4, 2, 5, 6, 6), "residual": draw(4, 2, 5, 6, 6, seed=1), "weight": norm.weight}
+        norm.bias.requires_grad_(False)
+        for name, leaf in leaves.items():
+            leaf.requires_grad_(name in names)
+        layers.batch_norm_neuron(norm, node, leaves["x"], leaves["residual"]).backward(draw(4, 2, 5, 6, 6, seed=4))
+        found.append({name: leaf.grad for name, leaf in leaves.items()})
+    for name in found[0]:
+        assert torch.equal(found[1][name], found[0][name]) if name in wanted else found[1][name] is None
+
+
+def test_gradient_of_the_gradient_of_a_residual():
+    results = []
+    for as_one in (True, False):
+        norm, node = network()
+        x, residual = draw(3, 2, 5, 4, 4).requires_grad_(), draw(3, 2, 5, 4, 4, seed=1).requires_grad_()
+        spikes = layers.batch_norm_neuron(norm, node, x, residual) if as_one else node(norm(x) + residual)
+        grads = torch.autograd.grad(spikes.sum(), [x, residual], create_graph=True)
+        sum(grad.square().sum() for grad in grads).backward()
+        results.append([x.grad, residual.grad, norm.weight.grad])
+    for ours, expected in zip(*results, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_settings_that_keep_changing_do_not_mix_up_the_residual():
+    norm, node = network()
+    norm.eval()
+    x, residual, upstream = (draw(4, 2, 5, 6, 6, seed=seed) for seed in range(3))
+    for i in range(6):
+        node.tau = 2.0 + 0.3 * i
+        node.reset()
+        leaves = [tensor.clone().requires_grad_() for tensor in (x, residual)]
+        spikes = layers.batch_norm_neuron(norm, node, *leaves)
+        spikes.backward(upstream)
+        twin = LIFNode(tau=node.tau, step_mode="m", surrogate_function=surrogates.ATan())
+        expected, true = fire_at_sum(norm, twin, x, residual, False, upstream)
+        assert torch.equal(spikes, expected[0])
+        assert_close([leaf.grad for leaf in leaves], true[:2])
+
+
+def test_residual_stays_on_the_host():
+    with pytest.raises(kernels.KernelUnavailableError, match="run on the CPU alone"):
+        kernels.FusedStep(
+            lambda x, states, params, say: (x, []), [2, 3], torch.float32, torch.device("meta"), [], [], [], "Sum",
+            affine=True, residual=True,
+        )  # fmt: skip
+
+
+def test_blocks_of_a_spiking_resnet_run_as_one_unless_watched(monkeypatch):
+    calls = []
+    original = kernels.batch_norm_step
+
+    def counted(*args):
+        calls.append(args[-1] is not None)
+        return original(*args)
+
+    monkeypatch.setattr("jellyfit.neurons.fused.batch_norm_step", counted)
+    torch.manual_seed(0)
+    net = backbones.SpikingResNet(18, 4, base_channels=4, stem="small")
+    twin = copy.deepcopy(net)
+    for name, module in twin.named_modules():
+        if name.endswith("bn2"):
+            module.register_forward_hook(lambda *args: None)
+    x, found = draw(3, 2, 3, 16, 16), []
+    for one in (net, twin):
+        calls.clear()
+        y = one(x)
+        y.square().sum().backward()
+        found.append((y, {name: p.grad for name, p in one.named_parameters()}, list(calls)))
+    (y, gradients, joined), (expected, true, apart) = found
+    assert (joined.count(True), joined.count(False)) == (8, 9)
+    assert (apart.count(True), apart.count(False)) == (0, 9)
+    assert torch.equal(y, expected)
+    for name, grad in gradients.items():
+        assert (grad - true[name]).abs().max() <= 1e-6 * true[name].abs().max(), name
