@@ -29,7 +29,9 @@ __all__ = ["Normalisation", "batch_norm_step", "batch_statistics"]
 
 _SOURCE = r"""
 #include <stdint.h>
+#include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 // Sums in a fixed order, sixteen at a time: of deviations from a centre, and of their squares (in float, as in torch).
 #define SUM(NAME, TERM) \
@@ -45,21 +47,27 @@ _SOURCE = r"""
 SUM(total, d)
 SUM(total_of_squares, d * d)
 
-// Mean and sum of squared deviations of each channel of x [batch, channels, inner].
+// Mean and inverse standard deviation of each channel of x [batch, channels, inner]; the running statistics, updated.
+// The roundings are torch's.
 void statistics(const int64_t* a) {
-    const int64_t batch = a[0], channels = a[1], inner = a[2], threads = a[3];
+    const int64_t batch = a[0], channels = a[1], inner = a[2], threads = a[3], count = batch * inner;
     const float* x = (const float*)(intptr_t)a[4];
-    double* mean = (double*)(intptr_t)a[5];
-    double* squares = (double*)(intptr_t)a[6];
+    float *mean = (float*)(intptr_t)a[5], *invstd = (float*)(intptr_t)a[6];
+    float *running_mean = (float*)(intptr_t)a[7], *running_var = (float*)(intptr_t)a[8];
+    double momentum, eps;
+    memcpy(&momentum, a + 9, sizeof(double));
+    memcpy(&eps, a + 10, sizeof(double));
+    const float new = (float)momentum, old = 1.0f - new;
     #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
     for (int64_t c = 0; c < channels; ++c) {
         double sum = 0.0, square = 0.0;
         for (int64_t n = 0; n < batch; ++n) sum += total(x + (n * channels + c) * inner, inner, 0.0f);
-        mean[c] = sum / (double)(batch * inner);
-        for (int64_t n = 0; n < batch; ++n) {
-            square += total_of_squares(x + (n * channels + c) * inner, inner, (float)mean[c]);
-        }
-        squares[c] = square;
+        mean[c] = (float)(sum / (double)count);
+        for (int64_t n = 0; n < batch; ++n) square += total_of_squares(x + (n * channels + c) * inner, inner, mean[c]);
+        const float squares = (float)square;
+        running_mean[c] = new * mean[c] + old * running_mean[c];
+        running_var[c] = (float)((double)new * (double)(squares / (float)(count - 1)) + (double)(old * running_var[c]));
+        invstd[c] = (float)(1.0 / sqrt((double)(squares / (float)count) + eps));
     }
 }
 
@@ -151,22 +159,18 @@ def batch_statistics(x: Tensor, norm: Normalisation) -> tuple[Tensor, Tensor]:
     takes several times as long as reading them does; a kernel of our own does it in two passes.
     """
     inner = x[0, 0].numel() if x.ndim > 2 else 1
-    kernels = _kernels() if _on_host(x) and inner > 1 and x.is_contiguous() else None
+    running = norm.running_mean, norm.running_var
+    plain = _on_host(x) and inner > 1 and all(tensor.is_contiguous() for tensor in (x, *running))
+    kernels = _kernels() if plain else None
     if kernels is None:
         mean, var = torch.batch_norm_update_stats(x, norm.running_mean, norm.running_var, norm.momentum)
         return mean, (1.0 / torch.sqrt(var.double() + norm.eps)).to(x.dtype)
     batch, channels = x.shape[:2]
-    wide_mean, squares = torch.empty(2, channels, dtype=torch.float64, device=x.device).unbind(0)
-    arguments = batch, channels, inner, _threads(x), x.data_ptr(), wide_mean.data_ptr(), squares.data_ptr()
-    kernels[0](pack("7q", *arguments))
-    count, momentum = batch * inner, norm.momentum
-    mean = wide_mean.float()
-    squares = squares.float()
-    new = torch.full((), momentum, dtype=torch.float32, device=x.device)
-    old = 1.0 - new  # the roundings are torch's
-    norm.running_mean.copy_(new * mean + old * norm.running_mean)
-    norm.running_var.copy_(new.double() * (squares / (count - 1)).double() + (old * norm.running_var).double())
-    return mean, (1.0 / torch.sqrt((squares / count).double() + norm.eps)).float()
+    mean, invstd = torch.empty(2, channels, dtype=torch.float32, device=x.device).unbind(0)
+    pointers = [tensor.data_ptr() for tensor in (x, mean, invstd, *running)]
+    kernels[0](pack("9q2d", batch, channels, inner, _threads(x), *pointers, norm.momentum, norm.eps))
+    torch.autograd.graph.increment_version(running)
+    return mean, invstd
 
 
 def _gradients(

@@ -271,6 +271,17 @@ def test_statistics_are_torchs_to_the_bit(shape, momentum):
     assert_same_bits([*ours, *running], [mean, invstd, *theirs])
 
 
+def test_statistics_that_a_graph_holds_do_not_change_unseen():
+    net = network().eval()
+    x = draw(4, 2, 5, 6, 6).requires_grad_()
+    spikes = net(x)
+    net.train()
+    net[1].reset()
+    net(draw(4, 2, 5, 6, 6, seed=1))
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        spikes.sum().backward()
+
+
 def test_step_mode_s_of_the_pair_runs_as_two_layers():
     net = network()
     for module in net:
