@@ -77,13 +77,14 @@ class Parts:
         return float(threshold)
 
 
-def fire(norm: nn.Module, node: BaseNode, x: Tensor) -> Tensor:
-    """``node(norm(x))``, as one kernel where :func:`~jellyfit.layers.batch_norm_neuron` can.
+def fire(norm: nn.Module, node: BaseNode, x: Tensor, residual: Tensor | None = None) -> Tensor:
+    """``node(norm(x) + residual)``, as one kernel where :func:`~jellyfit.layers.batch_norm_neuron` can.
 
     Args:
         norm: any norm.
         node: any neuron.
         x: a sequence or a step, as both take it.
+        residual: of the same shape; default: none.
 
     Examples:
         >>> import torch
@@ -94,8 +95,9 @@ def fire(norm: nn.Module, node: BaseNode, x: Tensor) -> Tensor:
         torch.Size([5, 2, 3, 8, 8])
     """
     if isinstance(norm, (layers.BatchNorm1d, layers.BatchNorm2d, layers.BatchNorm3d)):
-        return layers.batch_norm_neuron(norm, node, x)
-    return node(norm(x))  # type: ignore[no-any-return]
+        return layers.batch_norm_neuron(norm, node, x, residual)
+    y = norm(x)
+    return node(y if residual is None else y + residual)  # type: ignore[no-any-return]
 
 
 class ImageBackbone(Backbone):

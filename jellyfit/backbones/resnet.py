@@ -98,7 +98,7 @@ class _SpikingBlock(_ResidualBlock):
     def forward(self, x: Tensor) -> Tensor:
         _, norm, node = self.layer(self.depth)
         shortcut = x if self.downsample is None else self.downsample(x)
-        return node(norm(self.branch(x)) + shortcut)  # type: ignore[no-any-return]
+        return fire(norm, node, self.branch(x), shortcut)
 
 
 class _ResNet(ImageBackbone):

@@ -378,19 +378,18 @@ class CudaWriter:
         self,
         spec: KernelSpec,
     ) -> None:
-        real, io, affine = spec.real, spec.io, spec.affine
+        real, io = spec.real, spec.io
         self.program, self.graph, self.title = spec.program, spec.program.graph, spec.title
         self.real = "double" if real == torch.float64 else "float"
         self.io = io
         self.width, self.stretch = width_of(io), stretch_of(spec.program, real, io)
         self.names = CudaNames(self.real, spec.lift)
         self.start = [self.names.literal(Value("const", number=number)) for number in spec.start]
-        self.affine = affine
-        self.arrays = [*spec.arrays, *([True, True] if affine else [])]
+        self.arrays = spec.arrays
         self.x = self.names(self.graph.x)
         self.grad_s = "no_grad_s" if self.graph.grad_spike is None else self.names(self.graph.grad_spike)
         self.states = [self.names(value) for value in self.graph.states]
-        self.params = [self.names(value) for value, _ in self.graph.params] + (["scale", "shift"] if affine else [])
+        self.params = [self.names(value) for value, _ in self.graph.params]
         self.each = [math.prod(reduction.shape) != 1 for reduction in self.graph.reductions]
         self._numbers = 0  # constants taken from memory
 
@@ -401,7 +400,7 @@ class CudaWriter:
         stores = [(f"state[{j}] = {{}}", value) for j, value in enumerate(self.graph.new_states)]
         return self._function(
             "One time step: from the input and the state to the spike and, in place, the new state.",
-            f"real step({self._input()}, real* state, const real* param)",
+            f"real step(const real {self.x}, real* state, const real* param)",
             self._body(self.program.forward, [*stores, ("return {}", self.graph.spike)], self._places("state")),
         )
 
@@ -411,7 +410,7 @@ class CudaWriter:
         stores += [(f"state[{j}] = {{}}", value) for j, value in enumerate(self.graph.new_states)]
         return self._function(
             "The step again: what the way back needs of it and, in place, the new state.",
-            f"void again({self._input()}, real* state, const real* param, real* keep)",
+            f"void again(const real {self.x}, real* state, const real* param, real* keep)",
             self._body(self.program.recompute, stores, self._places("state")),
         )
 
@@ -420,15 +419,12 @@ class CudaWriter:
         graph, zero = self.graph, Value("const")
         stores = [(f"grad[{j}] = {{}}", value or zero) for j, value in enumerate(graph.grad_states)]
         stores += [(f"sum[{q}] += {{}}", reduction.value) for q, reduction in enumerate(graph.reductions)]
-        arguments = f"{self._input()}, const real {self.grad_s}, const real* keep, const real* param"
+        arguments = f"const real {self.x}, const real {self.grad_s}, const real* keep, const real* param"
         return self._function(
             "Back over the step: from the gradients of the spike and, in place, of the state to that of the input.",
             f"real back({arguments},\n{' ' * 37}real* grad, real* sum)",
             self._body(self.program.backward, [*stores, ("return {}", graph.grad_x or zero)], self._places("grad")),
         )
-
-    def _input(self) -> str:
-        return f"const real {'raw' if self.affine else self.x}"
 
     def _places(self, what: str) -> list[tuple[str, Value]]:
         """Where a function finds values: those of the state or of its gradient, what is kept, and the parameters."""
@@ -444,9 +440,6 @@ class CudaWriter:
         """Lines that load what is needed from its place, compute ``values`` and store some."""
         wanted = {id(arg) for value in values for arg in value.args} | {id(value) for _, value in stores}
         text = []
-        if self.affine and id(self.graph.x) in wanted:
-            scale = len(self.graph.params)
-            text.append(f"const real {self.x} = FMA(raw, param[{scale}], param[{scale + 1}]);")
         for place, value in places:
             if id(value) in wanted:
                 text.append(f"const {'int' if value.boolean else 'real'} {self.names(value)} = {place};")

@@ -82,8 +82,6 @@ class KernelSpec:
         start: what each state starts with where no tensor is given.
         arrays: for each of the graph's parameters, whether it has more than one element.
         title: what the generated source is about.
-        affine: the step's input is ``scale * x + shift``, with one rounding, per element of two further parameters,
-            which follow the graph's.
         lift: pass constants as arguments instead of writing them into the source.
     """
 
@@ -93,7 +91,6 @@ class KernelSpec:
     start: Sequence[float]
     arrays: Sequence[bool]
     title: str
-    affine: bool = False
     lift: bool = False
 
 
@@ -102,7 +99,7 @@ _RESERVED = (
             "else", "enum", "extern", "float", "for", "goto", "if", "int", "io", "long", "real",
             "register", "return", "short", "signed", "sizeof", "static", "struct", "switch", "this",
             "typedef", "union", "unsigned", "void", "volatile", "while", "e", "i", "j", "k", "n",
-            "t", "M", "T", "a", "scale", "shift",
+            "t", "M", "T", "a",
         )  # fmt: skip
 
 

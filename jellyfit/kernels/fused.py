@@ -48,8 +48,11 @@ class FusedStep:
         start: what each state starts with when no tensor is given.
         params: shape, dtype and whether a gradient is wanted, of every parameter.
         title: what the generated source is about.
-        affine: the step's input is ``scale * x + shift``; scale and shift then are given with every call, and the
-            gradient of the input is that of the step's input.
+        affine: the step's input is ``scale * x + shift``. Three tensors of shape ``[C, 1, ...]`` then follow the
+            parameters of every pass: scale, shift and a centre; the gradient of ``x`` is that of the step's input, and
+            those of scale and shift are the sums over each channel of that times ``x - centre``, and of that alone.
+        residual: a second sequence like ``x``, which comes with every pass, is added to that; on the CPU, and with
+            ``affine``. Its gradient is that of the step's input, too.
         lift: one kernel for all steps that differ in their numbers alone, a little slower.
 
     Raises:
@@ -81,11 +84,14 @@ class FusedStep:
         title: str,
         affine: bool = False,
         lift: bool = False,
+        residual: bool = False,
     ) -> None:
+        if residual and device.type != "cpu":
+            raise KernelUnavailableError("kernels that add a residual run on the CPU alone")
         self.step = step
         self.states = list(states)
         self.start = list(start)
-        spec = _specify(step, shape, dtype, states, start, params, title, affine, lift)
+        spec = _specify(step, shape, dtype, states, start, params, title, affine, lift, residual)
         self.real, self.program, self.graph = spec.real, spec.program, spec.program.graph
         self.target = _target(device)(spec)
         self.target.prepare()
@@ -144,7 +150,7 @@ class FusedStep:
         if len(x_seq) > self.target.stretch:
             *_, kept = self.forward_pass(x_seq, states, packed, False, keep=True)
         grad_x, firsts, grad_params = self.backward_pass(
-            x_seq, states, params, packed, kept, grad_spikes, grad_states, grad_v_seq
+            x_seq, states, packed, kept, grad_spikes, grad_states, grad_v_seq
         )
         return [grad_x, *firsts, *grad_params]
 
@@ -160,18 +166,14 @@ class FusedStep:
     def _aligned(self, tensors: Sequence[Tensor | None], x: Tensor) -> list[Tensor | None]:
         return [None if t is None else aligned(t, x.shape[1:], x.stride()[1:], self.real) for t in tensors]
 
-    def pack(self, x: Tensor, params: Sequence[Tensor], affine: Sequence[Tensor] = ()) -> Packed:
-        """The parameters of a call on ``x`` as forward and backward take them; outside autograd.
-
-        ``affine`` are scale and shift, where the step has them.
-        """
-        if not (params or affine):
+    def pack(self, x: Tensor, params: Sequence[Tensor]) -> Packed:
+        """The parameters of a call on ``x`` as forward and backward take them; outside autograd."""
+        if not params:
             return _NOTHING
         slots = dict(enumerate(params))
         self.graph.before.run(slots)
         layout, _ = self._layout(x)
-        taken = [slots[slot] for _, slot in self.graph.params]
-        return Packed(slots, [layout.pack(tensor, self.real) for tensor in (*taken, *affine)])
+        return Packed(slots, [layout.pack(slots[slot], self.real) for _, slot in self.graph.params])
 
     def forward_pass(
         self,
@@ -180,20 +182,26 @@ class FusedStep:
         packed: Packed,
         want_v_seq: bool,
         keep: bool,
+        residual: Tensor | None = None,
     ) -> tuple[Tensor, list[Tensor], Tensor | None, Tensor | None]:
         """Spikes, last states, ``v_seq`` and what backward needs kept, outside autograd; ``x`` is dense."""
-        return self.target.forward(x, self._aligned(states, x), packed.taken, want_v_seq, keep)
+        return self.target.forward(x, self._aligned(states, x), self._taken(packed, x, residual), want_v_seq, keep)
+
+    def _taken(self, packed: Packed, x: Tensor, residual: Tensor | None) -> list[Param]:
+        if residual is None:
+            return packed.taken
+        return [*packed.taken, (aligned(residual, x.shape, x.stride(), self.real), x.numel(), 1)]
 
     def backward_pass(
         self,
         x: Tensor,
         states: Sequence[Tensor | None],
-        params: Sequence[Tensor],
         packed: Packed,
         kept: Tensor | None,
         grad_spikes: Tensor | None,
         grad_lasts: Sequence[Tensor | None],
         grad_v_seq: Tensor | None,
+        residual: Tensor | None = None,
     ) -> tuple[Tensor | None, list[Tensor | None], list[Tensor | None]]:
         """Gradients of the step's input, of the first states and of the parameters, outside autograd."""
         reductions = self.graph.reductions
@@ -202,14 +210,14 @@ class FusedStep:
         grad_x, grad_states, sums = self.target.backward(
             x,
             self._aligned(states, x),
-            packed.taken,
+            self._taken(packed, x, residual),
             kept,
             aligned(grad_spikes, x.shape, x.stride(), x.dtype),
             self._aligned(grad_lasts, x),
             None if grad_v_seq is None else aligned(grad_v_seq, x.shape, x.stride(), self.real),
             self._layout(x)[1] if reductions else (),
         )
-        grad_params: list[Tensor | None] = [None] * len(params)
+        grad_params: list[Tensor | None] = [None] * len(self.graph.grad_params)
         if reductions:
             layout, _ = self._layout(x)
             slots = dict(packed.slots)
@@ -218,10 +226,10 @@ class FusedStep:
             self.graph.after.run(slots)
             for i, slot in enumerate(self.graph.grad_params):
                 if slot is not None:
-                    grad = slots[slot]
-                    if grad.shape != params[i].shape:
-                        grad = grad.sum_to_size(params[i].shape)
-                    grad_params[i] = grad if grad.dtype == params[i].dtype else grad.to(params[i].dtype)
+                    grad, param = slots[slot], slots[i]
+                    if grad.shape != param.shape:
+                        grad = grad.sum_to_size(param.shape)
+                    grad_params[i] = grad if grad.dtype == param.dtype else grad.to(param.dtype)
         for place in self._independent:
             grad_states[place] = None
         return None if self.graph.grad_x is None else grad_x, grad_states, grad_params
@@ -255,7 +263,7 @@ class _Run(torch.autograd.Function):
                 *eager_gradients(fused, ctx.needs_input_grad[2:], x, states, params, grad_spikes, grads),
             )
         grad_x, grad_states, grad_params = fused.backward_pass(
-            x, states, params, ctx.packed, kept, grad_spikes, grad_lasts, grad_v_seq
+            x, states, ctx.packed, kept, grad_spikes, grad_lasts, grad_v_seq
         )
         return None, None, grad_x, *grad_states, *grad_params
 
@@ -341,12 +349,14 @@ def _specify(
     title: str,
     affine: bool = False,
     lift: bool = False,
+    residual: bool = False,
 ) -> KernelSpec:
     """Trace a step and say what its kernels are generated from."""
     real = torch.promote_types(dtype, torch.float32)  # of the arithmetic
-    graph = trace_step(step, shape, real, states, params)
+    channels = (shape[1], *(1 for _ in shape[2:])) if affine else None
+    graph = trace_step(step, shape, real, states, params, channels, residual)
     arrays = [math.prod(graph.shapes[slot]) != 1 for _, slot in graph.params]
-    return KernelSpec(Program.of(graph), real, dtype, start, arrays, title, affine, lift)
+    return KernelSpec(Program.of(graph), real, dtype, start, arrays, title, lift)
 
 
 _TARGETS: dict[str, Callable[..., HostTarget | cuda.CudaTarget]] = {"cpu": HostTarget, "cuda": cuda.CudaTarget}

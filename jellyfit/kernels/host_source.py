@@ -228,14 +228,14 @@ class Writer:
         self,
         spec: KernelSpec,
     ) -> None:
-        program, real, affine = spec.program, spec.real, spec.affine
+        program, real = spec.program, spec.real
         self.program = program
         self.graph = program.graph
         self.real = "double" if real == torch.float64 else "float"
         self.names = Names(self.real, spec.lift)
         self.io = _IO[spec.io]
         self.start = [self.names.literal(Value("const", number=number)) for number in spec.start]
-        self.arrays = [*spec.arrays, *([True, True] if affine else [])]
+        self.arrays = spec.arrays
         self.title = spec.title
         self.vectors = vector.available(real)
         self.dtype = real
@@ -243,9 +243,11 @@ class Writer:
         self.sources: dict[int, str] = {}  # where a loop over elements finds a value
         self.states = [self.names(value) for value in self.graph.states]
         self.params = [self.names(value) for value, _ in self.graph.params]
-        load = f"LOAD({self.names(self.graph.x)}_t[e])"
-        self.sources[id(self.graph.x)] = f"FMA({load}, scale_[e], shift_[e])" if affine else load
-        self.params += ["scale", "shift"] if affine else []
+        self.sources[id(self.graph.x)] = f"LOAD({self.names(self.graph.x)}_t[e])"
+        self.residual: list[str] = []  # a second sequence comes like one more parameter
+        if self.graph.residual is not None:
+            self.residual = ["residual"]
+            self.sources[id(self.graph.residual)] = "residual_p[t * M + first + e]"
         for value in self.graph.states:
             self.sources[id(value)] = f"{self.names(value)}_[e]"
         for (value, _), array in zip(self.graph.params, spec.arrays, strict=True):
@@ -359,7 +361,7 @@ class Writer:
         """Arguments that say where parameters are."""
         return [
             text
-            for name in self.params
+            for name in [*self.params, *self.residual]
             for text in (f"const real* {name}_p", f"int64_t {name}_period", f"int64_t {name}_inner")
         ]
 
@@ -396,6 +398,7 @@ class Writer:
         stores = [("s_t[e] = STORE({})", graph.spike)]
         stores += [(f"{name}_[e] = {{}}", value) for name, value in zip(self.states, graph.new_states, strict=True)]
         ahead = [f"AHEAD({x} + ahead + from, 0);", "AHEAD(s + ahead + from, 1);"]
+        ahead += ["AHEAD(residual_p + ahead + from, 0);"] if self.residual else []
         step = self.loops(self.program.forward, stores, True, ahead, " " * 12)
         body = [
             *self.param_scalars(),
@@ -441,12 +444,14 @@ class Writer:
         states, reductions = self.states, graph.reductions
         size = len(program.keep)
         kept = [f"kept_{self.names(value)}" for value in program.keep]
+        ahead = ["AHEAD(ahead + from, 0);", "if (t + 1 == end) AHEAD(grad_x + t * M + first + from, 1);"]
+        ahead += ["if (t + 1 < end) AHEAD(residual_p + (t + 1) * M + first + from, 0);"] if self.residual else []
         again = self.loops(
             program.recompute,
             [(f"{place}[e] = {{}}", value) for place, value in zip(kept, program.keep, strict=True)]
             + [(f"{name}_[e] = {{}}", value) for name, value in zip(states, graph.new_states, strict=True)],
             True,
-            ["AHEAD(ahead + from, 0);", "if (t + 1 == end) AHEAD(grad_x + t * M + first + from, 1);"],
+            ahead,
             " " * 20,
         )
         for place, value in zip(kept, program.keep, strict=True):
@@ -479,7 +484,6 @@ class Writer:
             *_BLOCK_BOUNDS,
             *(f"        real {name}_[BLOCK];" for name in [*states, *grads]),
             *(f"        real sum{i}[BLOCK];" for i in range(len(reductions))),
-            *(f"        memset(sum{i}, 0, n * sizeof(real));" for i in range(len(reductions))),
             *self.param_blocks(" " * 8),
         ]
         for name in grads:
@@ -488,6 +492,7 @@ class Writer:
         body += [
             f"        for (int64_t begin = last; begin >= 0; begin -= {STRETCH}) {{",
             f"            const int64_t end = begin + {STRETCH} < T ? begin + {STRETCH} : T;",
+            *(f"            memset(sum{i}, 0, n * sizeof(real));" for i in range(len(reductions))),
         ]
         if size:
             body.append("            if (begin == 0) {")
@@ -527,21 +532,21 @@ class Writer:
                 "                    for (int64_t e = 0; e < n; ++e) grad_v_[e] += more[e];",
                 "                }",
             ]
-        body += ["                {", *back, "                }", "            }", "        }"]
+        body += ["                {", *back, "                }", "            }"]
+        for i in range(len(reductions)):
+            where = f"partial + chunk * width + sum{i}_offset"
+            body.append(f"            scatter({where}, sum{i}, first, n, sum{i}_period, sum{i}_inner);")
+        body.append("        }")
         body += [
             f"        if ({name}_first) memcpy({name}_first + first, {name}_, n * sizeof(real));" for name in grads
         ]
-        for i in range(len(reductions)):
-            where = f"partial + chunk * width + sum{i}_offset"
-            body.append(f"        scatter({where}, sum{i}, first, n, sum{i}_period, sum{i}_inner);")
         body += ["    }", "    free(scratch);" if size else "", "    }"]
         if reductions:
             body += [
-                "    for (int64_t i = 0; i < width; ++i) {  // the same order whatever the number of threads",
-                "        double sum = 0.0;",
-                "        for (int64_t chunk = 0; chunk < chunks; ++chunk) sum += partial[chunk * width + i];",
-                "        sums[i] = (real)sum;",
-                "    }",
+                "    // the same order whatever the number of threads",
+                "    for (int64_t chunk = 1; chunk < chunks; ++chunk)",
+                "        for (int64_t i = 0; i < width; ++i) partial[i] += partial[chunk * width + i];",
+                "    for (int64_t i = 0; i < width; ++i) sums[i] = (real)partial[i];",
                 "    free(partial);",
             ]
         arguments = [

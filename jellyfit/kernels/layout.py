@@ -82,6 +82,8 @@ class Layout:
             return (tensor if tensor.dtype == dtype else tensor.to(dtype)), 1, math.prod(self.shape)
         sizes, begin, end = self._group(tensor.shape)
         memory = [self.shape[axis] for axis in self.order]
+        if end - begin == 1 and tensor.dtype == dtype and tensor.is_contiguous():  # nothing to put in order
+            return tensor, memory[begin], math.prod(memory[end:])
         ordered = tensor.reshape(sizes).permute(self.order)
         target = [size if begin <= i < end else 1 for i, size in enumerate(memory)]
         return ordered.expand(target).to(dtype).contiguous(), math.prod(memory[begin:end]), math.prod(memory[end:])
@@ -91,9 +93,9 @@ class Layout:
 
         The way back of :meth:`pack`.
         """
-        if total.numel() == 1:
-            return total.view(result)
         sizes, begin, end = self._group(shape)
+        if end - begin <= 1:
+            return total.view(result)
         ordered = total.reshape([self.shape[axis] if begin <= i < end else 1 for i, axis in enumerate(self.order)])
         back = ordered.permute([self.order.index(axis) for axis in range(len(self.order))])
         extra = [axis for axis, size in enumerate(sizes) if size == 1 and back.shape[axis] != 1]

@@ -9,6 +9,9 @@ ATen operation it makes is written down (:class:`_Recorder`). What comes out (:c
 
 A gradient crosses from the inside to the outside where autograd sums over the axes along which a parameter was
 broadcast: the kernel sums there, and over time.
+
+Where the step's input is an affine function of what is given (a batch norm in front of a neuron), scale and shift are
+two of the parameters, and the sums that their gradients need leave the kernel as any parameter's do.
 """
 
 from __future__ import annotations
@@ -79,6 +82,7 @@ class StepGraph:
 
     Attributes:
         x: the input.
+        residual: a second sequence, or ``None``.
         states: the states before the step.
         params: inner inputs whose values the outer program (or a parameter itself) gives, with their slots.
         spike: the output.
@@ -92,6 +96,7 @@ class StepGraph:
     """
 
     x: Value
+    residual: Value | None
     states: list[Value]
     params: list[tuple[Value, int]]
     spike: Value
@@ -293,10 +298,16 @@ class _Recorder(TorchDispatchMode):
         axes = {axis % source.ndim for axis in axes}
         keep = bool(args[2]) if len(args) > 2 else bool(kwargs.get("keepdim", False))
         shape = [1 if axis in axes else size for axis, size in enumerate(source.shape)]
-        result = self.outer(shape if keep else [size for axis, size in enumerate(source.shape) if axis not in axes])
+        without = [size for axis, size in enumerate(source.shape) if axis not in axes]
+        result = self.sum(self.inner(known[id(source)]), shape, shape if keep else without)
         self.summed.add(result.slot)
-        self.reductions.append(Reduction(self.inner(known[id(source)]), result.slot, tuple(shape), result.shape))
         return self.bind(torch.empty(result.shape, dtype=source.dtype, device="meta"), result)
+
+    def sum(self, value: Value, shape: Sequence[int], result: Sequence[int] | None = None) -> _Outer:
+        """What the kernel sums, see :class:`Reduction`; ``result`` by default is ``shape``."""
+        outside = self.outer(shape if result is None else result)
+        self.reductions.append(Reduction(value, outside.slot, tuple(shape), outside.shape))
+        return outside
 
     def _in_place(self, func: Any, name: str, args: Any, kwargs: Any, known: dict[int, Value | _Outer]) -> Tensor:
         target: Tensor = args[0]
@@ -358,6 +369,8 @@ def trace_step(
     real: torch.dtype,
     states: Sequence[str],
     params: Sequence[tuple[Sequence[int], torch.dtype, bool]],
+    affine: Sequence[int] | None = None,
+    residual: bool = False,
 ) -> StepGraph:
     """Trace one time step and its vector-Jacobian product.
 
@@ -369,20 +382,33 @@ def trace_step(
         real: dtype of the arithmetic, ``torch.float32`` or ``torch.float64``.
         states: names of the states, each of shape ``shape``.
         params: shape, dtype and whether a gradient is wanted, of every parameter.
+        affine: shape of ``scale``, ``shift`` and ``centre``, three further parameters behind ``params``, which the step
+            does not see: its input then is ``scale * x + shift`` with one rounding. ``grad_x`` is the gradient of that
+            input, and for those three go out the sums of ``grad_x * (x - centre)`` (the gradient of ``scale``, about a
+            centre, so that nothing cancels where ``x`` lies far from 0), that of ``grad_x``, and nothing.
+        residual: a second sequence like ``x`` is added to that.
 
     Raises:
         NotPointwiseError: it cannot become a kernel. Exceptions of the step itself pass through.
     """
     recorder = _Recorder(real)
-    x_value = Value("input", name="x")
+    given = x_value = Value("input", name="x")
     state_values = [Value("input", name=name) for name in states]
     nobodys_hooks = torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor)
     with torch.inference_mode(False), torch.enable_grad(), nobodys_hooks:
-        x = recorder.input(shape, real, x_value).requires_grad_()
         state_tensors = [recorder.input(shape, real, value).requires_grad_() for value in state_values]
         param_tensors = []
         for size, dtype, wanted in params:
             param_tensors.append(recorder.input(size, dtype, recorder.outer(size)).requires_grad_(wanted))
+        if affine is not None:
+            scale, shift, centre = (recorder.inner(recorder.outer(affine)) for _ in range(3))
+            scale.name, shift.name, centre.name = "scale", "shift", "centre"
+            x_value = recorder.builder.make("fma", given, scale, shift)
+            x_value.name = "y"
+        added = Value("input", name="residual") if residual else None
+        if added is not None:
+            x_value = recorder.builder.make("add", x_value, added)
+        x = recorder.input(shape, real, x_value).requires_grad_()
 
         def say(equation: str, **named: Tensor) -> None:
             recorder.builder.note = equation
@@ -422,8 +448,14 @@ def trace_step(
     ]
     remaining = iter(results[1 + len(states) :])
     grad_params = [_leave(recorder, next(remaining)) if wanted else None for _, _, wanted in params]
+    if affine is not None:
+        away = recorder.builder.make("sub", given, centre)
+        sums = [] if inner[0] is None else [recorder.builder.make("mul", inner[0], away), inner[0]]
+        grad_params += [recorder.sum(value, affine).slot for value in sums] or [None, None]
+        grad_params.append(None)
     return StepGraph(
-        x=x_value,
+        x=given,
+        residual=added,
         states=state_values,
         params=[(value, slot) for slot, value in recorder.params.items()],
         spike=values[0],
@@ -456,6 +488,4 @@ def _leave(recorder: _Recorder, result: Tensor | None) -> int | None:
     value = recorder.value_of(result, "its gradient")
     if isinstance(value, _Outer):
         return value.slot
-    outside = recorder.outer(result.shape)
-    recorder.reductions.append(Reduction(value, outside.slot, outside.shape, outside.shape))
-    return outside.slot
+    return recorder.sum(value, result.shape).slot

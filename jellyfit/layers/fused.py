@@ -18,9 +18,9 @@ __all__ = ["Sequential", "batch_norm_neuron"]
 class Sequential(nn.Sequential):
     """``torch.nn.Sequential`` in which a batch norm followed by a neuron runs as one kernel where that is faster.
 
-    The numbers are those of the two layers, to the bit, and so are parameters and ``state_dict``. The pair runs as two
-    layers when one of them has hooks (a monitor looks at what stands between them), and wherever
-    :func:`batch_norm_neuron` does.
+    Outputs are those of the two layers, to the bit, and gradients theirs within 1e-6 of the largest; parameters and
+    ``state_dict`` are the same. The pair runs as two layers when one of them has hooks (a monitor looks at what stands
+    between them), and wherever :func:`batch_norm_neuron` does.
 
     Args:
         modules: applied in turn, as in ``torch.nn.Sequential``.
@@ -48,15 +48,18 @@ class Sequential(nn.Sequential):
         return x
 
 
-def batch_norm_neuron(norm: BatchNorm1d | BatchNorm2d | BatchNorm3d, node: BaseNode, x_seq: Tensor) -> Tensor:
-    """``node(norm(x_seq))``, as one kernel where it can be: float32 sequences on the CPU.
+def batch_norm_neuron(
+    norm: BatchNorm1d | BatchNorm2d | BatchNorm3d, node: BaseNode, x_seq: Tensor, residual: Tensor | None = None
+) -> Tensor:
+    """``node(norm(x_seq))`` or ``node(norm(x_seq) + residual)``, as one kernel where it can be.
 
-    What is normalised is then neither written to memory nor kept for backward.
+    It can for float32 sequences on the CPU. What is normalised is then neither written to memory nor kept for backward.
 
     Args:
         norm: batch norm in step mode ``"m"``.
         node: neuron in step mode ``"m"``.
         x_seq: ``[T, N, C, *]``.
+        residual: of the same shape; default: none.
 
     Returns:
         Spikes ``[T, N, C, *]``.
@@ -68,10 +71,10 @@ def batch_norm_neuron(norm: BatchNorm1d | BatchNorm2d | BatchNorm3d, node: BaseN
         >>> layers.batch_norm_neuron(norm, node, torch.zeros(5, 2, 3, 8, 8)).shape
         torch.Size([5, 2, 3, 8, 8])
     """
-    if _can_run_as_one(norm, node, x_seq):
+    if _can_run_as_one(norm, node, x_seq) and (residual is None or _is_like(residual, x_seq)):
         if is_backward_running():
             node._check_not_recomputed()
-        plan = node.kernels.plan(x_seq, affine=True)
+        plan = node.kernels.plan(x_seq, affine=True, residual=residual is not None)
         if plan is not None:
             training = norm.training
             if training:
@@ -89,8 +92,10 @@ def batch_norm_neuron(norm: BatchNorm1d | BatchNorm2d | BatchNorm3d, node: BaseN
                     norm.momentum,  # type: ignore[arg-type]
                     norm.eps,
                 ),
+                residual,
             )
-    return node(norm(x_seq))  # type: ignore[no-any-return]
+    y = norm(x_seq)
+    return node(y if residual is None else y + residual)  # type: ignore[no-any-return]
 
 
 def _can_run_as_one(norm: BatchNorm1d | BatchNorm2d | BatchNorm3d, node: BaseNode, x: Tensor) -> bool:
@@ -117,6 +122,14 @@ def _can_run_as_one(norm: BatchNorm1d | BatchNorm2d | BatchNorm3d, node: BaseNod
         and not (_is_watched(norm) or _is_watched(node))
         and not torch.is_autocast_enabled("cpu")
         and not torch.is_anomaly_enabled()
+    )
+
+
+def _is_like(residual: Tensor, x: Tensor) -> bool:
+    return kernels.applicable(residual) and (residual.shape, residual.dtype, residual.device) == (
+        x.shape,
+        x.dtype,
+        x.device,
     )
 
 

@@ -75,7 +75,11 @@ class NodeKernels:
     # ---------------------------------------------------------------- finding a plan
 
     def plan(
-        self, x: Tensor, call: Callable[..., FusedStep | str] | None = None, affine: bool = False
+        self,
+        x: Tensor,
+        call: Callable[..., FusedStep | str] | None = None,
+        affine: bool = False,
+        residual: bool = False,
     ) -> FusedStep | None:
         """Kernels for input ``x`` ``[T, N, *]``, or ``None`` where eager PyTorch has to do it.
 
@@ -83,6 +87,7 @@ class NodeKernels:
             x: the input.
             call: how to call what makes new kernels; default: plainly.
             affine: see :class:`~jellyfit.kernels.FusedStep`.
+            residual: see there.
 
         Raises:
             ConfigError: the neuron's ``backend`` asks for kernels that cannot run.
@@ -90,25 +95,24 @@ class NodeKernels:
         if not (self._tables and self._unchanged()):
             self._look_at_settings()
         try:
-            key = (x.shape, x.dtype, x.device, affine, self._kinds())
+            key = (x.shape, x.dtype, x.device, (affine, residual), self._kinds())
         except AttributeError:  # a tensor has become a number
             self._tables.clear()
-            return self.plan(x, call, affine)
+            return self.plan(x, call, affine, residual)
         if self._latest is not None and key == self._latest[0]:  # quicker than to hash it
             return self._latest[1]
-        found = self._find(key, x, call, affine)
+        found = self._find(key, x, call)
         self._latest = None if found is None else (key, found)
         return found
 
-    def _find(
-        self, key: tuple[Any, ...], x: Tensor, call: Callable[..., FusedStep | str] | None, affine: bool
-    ) -> FusedStep | None:
+    def _find(self, key: tuple[Any, ...], x: Tensor, call: Callable[..., FusedStep | str] | None) -> FusedStep | None:
+        entry = key[3]
         key = (key[0][1:], *key[1:])  # for any number of time steps
         found = self._plans.get(key)
         if found is None:
             if len(self._plans) >= _KEPT:
                 self._plans.clear()
-            found = self._plans[key] = call(self._make, x, affine) if call else self._make(x, affine)
+            found = self._plans[key] = call(self._make, x, *entry) if call else self._make(x, *entry)
         if isinstance(found, str):
             if self.node.backend != "auto":
                 raise ConfigError(
@@ -166,7 +170,7 @@ class NodeKernels:
 
     # ---------------------------------------------------------------- making one
 
-    def _make(self, x: Tensor, affine: bool) -> FusedStep | str:
+    def _make(self, x: Tensor, affine: bool, residual: bool) -> FusedStep | str:
         node = self.node
         step = x[0]
         node.check_values(step)
@@ -184,6 +188,7 @@ class NodeKernels:
                 type(node).__name__,
                 affine=affine,
                 lift=self._changes > _OFTEN,  # a setting that keeps changing is not worth a compilation each time
+                residual=residual,
             )
         except KernelUnavailableError as error:
             reason = str(error)
@@ -245,7 +250,7 @@ class NodeKernels:
         """
         if self._latest is None:
             return None
-        (shape, dtype, device, affine, kinds), plan = self._latest
+        (shape, dtype, device, (affine, _), kinds), plan = self._latest
         if (
             kernels.applicable(x)
             and x.shape == shape
@@ -258,10 +263,18 @@ class NodeKernels:
             return self.run(node, plan, x)
         return None
 
-    def run(self, node: BaseNode, plan: FusedStep, x: Tensor, norm: Normalisation | None = None) -> Tensor:
+    def run(
+        self,
+        node: BaseNode,
+        plan: FusedStep,
+        x: Tensor,
+        norm: Normalisation | None = None,
+        residual: Tensor | None = None,
+    ) -> Tensor:
         """Run ``plan`` over ``x`` ``[T, N, *]`` from the state of ``node``, the neuron or its twin, and leave it there.
 
-        With ``norm`` the input is batch-normalised on the way; the plan then is an affine one.
+        With ``norm`` the input is batch-normalised on the way, and ``residual`` added to it; the plan then is made for
+        that.
         """
         memory = node.__dict__
         states: list[Tensor | None] = []
@@ -278,7 +291,7 @@ class NodeKernels:
         if norm is None:
             spikes, lasts, v_seq = plan(x, states, self.params(), node.store_v_seq)
         else:
-            spikes, lasts, v_seq = batch_norm_step(plan, norm, x, states, self.params(), node.store_v_seq)
+            spikes, lasts, v_seq = batch_norm_step(plan, norm, x, states, self.params(), node.store_v_seq, residual)
         for name, last in zip(self.states, lasts, strict=True):
             memory[name] = last
         memory["_state_dtype"] = x.dtype

@@ -1,4 +1,4 @@
-"""Batch norm and neuron as one kernel: the numbers of the two layers, to the bit."""
+"""Batch norm and neuron as one kernel: the numbers of the two layers forward, and gradients as exact as theirs."""
 
 import copy
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from jellyfit import kernels, layers, surrogates
+from jellyfit import backbones, kernels, layers, surrogates
 from jellyfit.kernels.batchnorm import Normalisation, batch_statistics
 from jellyfit.neurons import LIFNode, ParametricLIFNode
 
@@ -18,8 +18,8 @@ def draw(*shape, seed=0, channels_last=False):
     return x
 
 
-def network(kind=LIFNode, channels=5, **options):
-    norm = layers.BatchNorm2d(channels, step_mode="m")
+def network(kind=LIFNode, channels=5, norm=layers.BatchNorm2d, **options):
+    norm = norm(channels, step_mode="m")
     generator = torch.Generator().manual_seed(9)
     norm.weight.data = 0.5 + torch.rand(channels, generator=generator)
     norm.bias.data = torch.randn(channels, generator=generator)
@@ -49,6 +49,12 @@ def assert_same_bits(ours, expected):
             assert torch.equal(one, other)
 
 
+def assert_close(ours, expected, tolerance=1e-6):
+    """Within ``tolerance`` of the largest value."""
+    for one, other in zip(ours, expected, strict=True):
+        assert (one - other).abs().max() <= tolerance * other.abs().max()
+
+
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("shape", [(4, 2, 5, 7, 3), (3, 2, 5, 1, 1), (70, 1, 5, 4, 4), (2, 8, 5, 16, 16)], ids=str)
 @pytest.mark.parametrize("kind", [LIFNode, ParametricLIFNode])
@@ -66,9 +72,106 @@ def test_numbers_are_those_of_the_two_layers(kind, shape, channels_last):
             net.zero_grad()
             results.append(run(net, x, upstream))
         assert 0.0 < results[0][0].mean() < 1.0
-        assert_same_bits(results[0], results[1])
+        assert_same_bits(results[0][:2], results[1][:2])
+        assert_same_bits(results[0][3], results[1][3])
         assert torch.equal(results[0][0], results[2][0])
         assert_same_bits(results[0][3], results[2][3])
+        assert_close(results[0][2][3:], results[1][2][3:])
+        if not channels_last:  # whose gradients torch sums in float32: the next test knows the true ones
+            assert_close(results[0][2], results[1][2])
+            assert_close(results[0][2], results[2][2])
+
+
+GRADIENT_SHAPES = {
+    "images": (4, 2, 5, 9, 13),
+    "small images": (3, 4, 37, 3, 2),
+    "channels last": (4, 2, 5, 9, 13),
+    "many channels last": (2, 8, 5, 16, 16),
+    "one channel": (6, 3, 1, 5, 5),
+    "one step": (1, 3, 7, 11, 4),
+    "stretches": (130, 1, 3, 4, 5),
+    "features": (5, 6, 33),
+    "signals": (5, 6, 3, 41),
+    "volumes": (3, 2, 4, 3, 4, 5),
+    "threads": (4, 3, 16, 33, 17),
+}
+
+
+@pytest.mark.parametrize("offset", [0.7, -500.0])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", GRADIENT_SHAPES)
+def test_gradients_err_no_more_than_torchs(name, training, offset):
+    """Against float64, given the same gradient of what is normalised; also where the mean is far from 0."""
+    shape = GRADIENT_SHAPES[name]
+    norm_type = {3: layers.BatchNorm1d, 4: layers.BatchNorm1d, 5: layers.BatchNorm2d, 6: layers.BatchNorm3d}[len(shape)]
+    one = network(channels=shape[2], norm=norm_type)
+    x = draw(*shape, channels_last="channels last" in name) + (offset - 0.7)
+    one[0].running_mean.fill_(offset)
+    one.train(training)
+    two, given = copy.deepcopy(one), []
+    two[0].register_forward_hook(lambda module, args, output: output.register_hook(given.append) and None)
+    upstream = draw(*shape, seed=7)
+    _, _, ours, _ = run(one, x, upstream)
+    _, _, theirs, _ = run(two, x, upstream)
+    wide = copy.deepcopy(one[0]).double()
+    wide.zero_grad()
+    exact = x.double().requires_grad_()
+    wide(exact).backward(given[0].double())
+    for one_of_ours, one_of_theirs, true in zip(
+        ours, theirs, [exact.grad, wide.weight.grad, wide.bias.grad], strict=True
+    ):
+        scale = true.abs().max()
+        error, torchs = ((found.double() - true).abs().max() / scale for found in (one_of_ours, one_of_theirs))
+        assert error <= max(1.5 * torchs, 3e-7)
+
+
+def test_gradients_are_the_same_bits_for_any_number_of_threads():
+    net = network(ParametricLIFNode)
+    x, upstream = draw(3, 4, 5, 48, 48), draw(3, 4, 5, 48, 48, seed=7)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 1, 2):
+            torch.set_num_threads(threads)
+            net.zero_grad()
+            net[1].reset()
+            found.append([grad.clone() for grad in run(net, x, upstream)[2]])
+    finally:
+        torch.set_num_threads(before)
+    assert_same_bits(found[1], found[0])
+    assert_same_bits(found[2], found[0])
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("frozen", [["x"], ["weight"], ["bias"], ["weight", "bias"], ["x", "weight", "bias"]], ids=str)
+def test_what_is_frozen_gets_no_gradient_and_changes_no_other(frozen, training):
+    found = []
+    for names in ([], frozen):
+        net = network(ParametricLIFNode).train(training)
+        leaves = {"x": draw(4, 2, 5, 6, 6), **dict(net[0].named_parameters()), "w": net[1].w}
+        for name, leaf in leaves.items():
+            leaf.requires_grad_(name not in names)
+        net(leaves["x"]).backward(draw(4, 2, 5, 6, 6, seed=4))
+        found.append({name: leaf.grad for name, leaf in leaves.items()})
+    for name in found[0]:
+        assert found[1][name] is None if name in frozen else torch.equal(found[1][name], found[0][name])
+
+
+def test_gradients_come_through_recorded_potentials_too():
+    one = network(ParametricLIFNode, store_v_seq=True)
+    results = []
+    for net in (one, watched(one)):
+        x = draw(70, 2, 5, 3, 3).requires_grad_()
+        (net(x).sum() + net[1].v_seq.square().sum() + net[1].v.sum()).backward()
+        results.append([x.grad, *(p.grad for p in net.parameters())])
+    assert_close(*results)
+
+
+def test_without_a_compiled_pass_torch_does_the_rest(monkeypatch):
+    net, x, upstream = network(), draw(4, 2, 5, 7, 3), draw(4, 2, 5, 7, 3, seed=7)
+    twin = copy.deepcopy(net)
+    expected = run(twin, x, upstream)[2]
+    monkeypatch.setattr("jellyfit.kernels.batchnorm._kernels", lambda: None)
+    assert_close(run(net, x, upstream)[2], expected)
 
 
 def test_evaluation_uses_the_running_statistics():
@@ -79,7 +182,9 @@ def test_evaluation_uses_the_running_statistics():
         net[1].reset()
         net.eval()
     x, upstream = draw(4, 2, 5, 6, 6, seed=3), draw(4, 2, 5, 6, 6, seed=4)
-    assert_same_bits(run(one, x, upstream), run(two, x, upstream))
+    (*ours, gradients, buffers), (*theirs, expected, unmoved) = run(one, x, upstream), run(two, x, upstream)
+    assert_same_bits([*ours, buffers], [*theirs, unmoved])
+    assert_close(gradients, expected)
     with torch.no_grad():
         one[1].reset()
         two[1].reset()
@@ -166,6 +271,17 @@ def test_statistics_are_torchs_to_the_bit(shape, momentum):
     assert_same_bits([*ours, *running], [mean, invstd, *theirs])
 
 
+def test_statistics_that_a_graph_holds_do_not_change_unseen():
+    net = network().eval()
+    x = draw(4, 2, 5, 6, 6).requires_grad_()
+    spikes = net(x)
+    net.train()
+    net[1].reset()
+    net(draw(4, 2, 5, 6, 6, seed=1))
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        spikes.sum().backward()
+
+
 def test_step_mode_s_of_the_pair_runs_as_two_layers():
     net = network()
     for module in net:
@@ -197,3 +313,131 @@ def test_spike_compression_gives_the_same_gradients_from_less_memory():
         found.append((leaf.grad, conv.weight.grad.clone(), net[0].weight.grad.clone()))
     for other in found[1:]:
         assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
+# ---------------------------------------------------------------- a residual between the two
+
+
+def fire_at_sum(norm, node, x, residual, as_one, upstream):
+    """Spikes, state and statistics, and the gradients of x, residual and parameters."""
+    norm, node = copy.deepcopy(norm), copy.deepcopy(node)
+    x, residual = (tensor.clone(memory_format=torch.preserve_format).requires_grad_() for tensor in (x, residual))
+    spikes = layers.batch_norm_neuron(norm, node, x, residual) if as_one else node(norm(x) + residual)
+    spikes.backward(upstream)
+    gradients = [x.grad, residual.grad, *(p.grad for p in (*norm.parameters(), *node.parameters()))]
+    return [spikes, node.v, *norm.buffers()], gradients
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("residual_last", [False, True])
+@pytest.mark.parametrize("shape", [(4, 2, 5, 7, 3), (70, 1, 5, 4, 4), (2, 8, 5, 16, 16)], ids=str)
+@pytest.mark.parametrize("kind", [LIFNode, ParametricLIFNode])
+def test_residual_is_added_to_what_is_normalised(kind, shape, residual_last, training, monkeypatch):
+    norm, node = network(kind).train(training)
+    x, upstream = draw(*shape), draw(*shape, seed=7)
+    residual = draw(*shape, seed=3, channels_last=residual_last)
+    expected, true = fire_at_sum(norm, node, x, residual, False, upstream)
+    monkeypatch.setattr(layers.BatchNorm2d, "__call__", lambda *args: pytest.fail("ran one by one"))
+    ours, gradients = fire_at_sum(norm, node, x, residual, True, upstream)
+    assert 0.0 < expected[0].mean() < 1.0
+    assert_same_bits(ours, expected)
+    assert_close(gradients, true)
+
+
+def test_residual_of_channels_last_images():
+    norm, node = network()
+    x, residual, upstream = (draw(4, 2, 5, 7, 3, seed=seed, channels_last=True) for seed in range(3))
+    expected, true = fire_at_sum(norm, node, x, residual, False, upstream)
+    ours, gradients = fire_at_sum(norm, node, x, residual, True, upstream)
+    assert_same_bits(ours, expected)
+    assert_close(gradients, true)
+    assert gradients[0].stride() == x.stride()
+
+
+def test_residual_that_broadcasts_runs_as_layers(monkeypatch):
+    norm, node = network()
+    x, residual = draw(4, 2, 5, 7, 3), draw(5, 1, 1, seed=1)
+    expected = copy.deepcopy(node)(copy.deepcopy(norm)(x) + residual)
+    monkeypatch.setattr("jellyfit.neurons.fused.batch_norm_step", lambda *args: pytest.fail("ran as one"))
+    assert torch.equal(layers.batch_norm_neuron(norm, node, x, residual), expected)
+
+
+@pytest.mark.parametrize("wanted", [["x"], ["residual"], ["weight"]], ids=str)
+def test_gradients_beside_a_residual_are_the_same_for_any_that_are_wanted(wanted):
+    found = []
+    for names in (["x", "residual", "weight"], wanted):
+        norm, node = network()
+        leaves = {"x": draw(4, 2, 5, 6, 6), "residual": draw(4, 2, 5, 6, 6, seed=1), "weight": norm.weight}
+        norm.bias.requires_grad_(False)
+        for name, leaf in leaves.items():
+            leaf.requires_grad_(name in names)
+        layers.batch_norm_neuron(norm, node, leaves["x"], leaves["residual"]).backward(draw(4, 2, 5, 6, 6, seed=4))
+        found.append({name: leaf.grad for name, leaf in leaves.items()})
+    for name in found[0]:
+        assert torch.equal(found[1][name], found[0][name]) if name in wanted else found[1][name] is None
+
+
+def test_gradient_of_the_gradient_of_a_residual():
+    results = []
+    for as_one in (True, False):
+        norm, node = network()
+        x, residual = draw(3, 2, 5, 4, 4).requires_grad_(), draw(3, 2, 5, 4, 4, seed=1).requires_grad_()
+        spikes = layers.batch_norm_neuron(norm, node, x, residual) if as_one else node(norm(x) + residual)
+        grads = torch.autograd.grad(spikes.sum(), [x, residual], create_graph=True)
+        sum(grad.square().sum() for grad in grads).backward()
+        results.append([x.grad, residual.grad, norm.weight.grad])
+    for ours, expected in zip(*results, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_settings_that_keep_changing_do_not_mix_up_the_residual():
+    norm, node = network()
+    norm.eval()
+    x, residual, upstream = (draw(4, 2, 5, 6, 6, seed=seed) for seed in range(3))
+    for i in range(6):
+        node.tau = 2.0 + 0.3 * i
+        node.reset()
+        leaves = [tensor.clone().requires_grad_() for tensor in (x, residual)]
+        spikes = layers.batch_norm_neuron(norm, node, *leaves)
+        spikes.backward(upstream)
+        twin = LIFNode(tau=node.tau, step_mode="m", surrogate_function=surrogates.ATan())
+        expected, true = fire_at_sum(norm, twin, x, residual, False, upstream)
+        assert torch.equal(spikes, expected[0])
+        assert_close([leaf.grad for leaf in leaves], true[:2])
+
+
+def test_residual_stays_on_the_host():
+    with pytest.raises(kernels.KernelUnavailableError, match="run on the CPU alone"):
+        kernels.FusedStep(
+            lambda x, states, params, say: (x, []), [2, 3], torch.float32, torch.device("meta"), [], [], [], "Sum",
+            affine=True, residual=True,
+        )  # fmt: skip
+
+
+def test_blocks_of_a_spiking_resnet_run_as_one_unless_watched(monkeypatch):
+    calls = []
+    original = kernels.batch_norm_step
+
+    def counted(*args):
+        calls.append(args[-1] is not None)
+        return original(*args)
+
+    monkeypatch.setattr("jellyfit.neurons.fused.batch_norm_step", counted)
+    torch.manual_seed(0)
+    net = backbones.SpikingResNet(18, 4, base_channels=4, stem="small")
+    twin = copy.deepcopy(net)
+    for name, module in twin.named_modules():
+        if name.endswith("bn2"):
+            module.register_forward_hook(lambda *args: None)
+    x, found = draw(3, 2, 3, 16, 16), []
+    for one in (net, twin):
+        calls.clear()
+        y = one(x)
+        y.square().sum().backward()
+        found.append((y, {name: p.grad for name, p in one.named_parameters()}, list(calls)))
+    (y, gradients, joined), (expected, true, apart) = found
+    assert (joined.count(True), joined.count(False)) == (8, 9)
+    assert (apart.count(True), apart.count(False)) == (0, 9)
+    assert torch.equal(y, expected)
+    for name, grad in gradients.items():
+        assert (grad - true[name]).abs().max() <= 1e-6 * true[name].abs().max(), name
