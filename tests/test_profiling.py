@@ -23,6 +23,7 @@ def net(backend: str) -> layers.Sequential:
         layers.BatchNorm2d(8),
         neurons.LIFNode(backend=backend),
         layers.MaxPool2d(2),
+        layers.BatchNorm2d(8),  # unlike the first one, it does not run as one with a neuron
         layers.Flatten(),
         layers.Linear(8 * 15 * 15, 4),
     ]
