@@ -23,7 +23,6 @@ def net(backend: str) -> layers.Sequential:
         layers.BatchNorm2d(8),
         neurons.LIFNode(backend=backend),
         layers.MaxPool2d(2),
-        layers.BatchNorm2d(8),  # unlike the first one, it does not run as one with a neuron
         layers.Flatten(),
         layers.Linear(8 * 15 * 15, 4),
     ]
@@ -35,6 +34,7 @@ def net(backend: str) -> layers.Sequential:
 @pytest.mark.parametrize("hooks", [True, False])
 def test_every_kind_of_layer_takes_some_time(hooks: bool) -> None:
     made, x = net("auto"), torch.rand(4, 2, 2, 32, 32)
+    made.insert(4, layers.BatchNorm2d(8, step_mode="m"))  # the other one runs as one with the neuron
     made(x).sum().backward()
     made[2].reset()
     with LayerTimes(hooks=hooks) as times:
