@@ -29,9 +29,9 @@ _Product = Callable[[Tensor, Tensor, Tensor | None, str, list[Any], str], Tensor
 
 _DESCRIPTION = Path("/proc/cpuinfo")
 
-# Measured on Zen 5. A call of oneDNN's costs 10 µs more than one of MKL's: as much as it saves in 1 to 2 million
-# multiply-adds with one thread, in 2 to 4 million with two.
-_LEAST = 1 << 22
+# Multiply-adds of one product, measured on Zen 5. A call of oneDNN's costs 10 µs more than one of MKL's, and a node in
+# Python some more: with two threads that share the work, all that is saved in 5 million.
+_LEAST = 6_000_000
 # A product of fewer rows or features is over before its matrix is read, which no arithmetic makes faster.
 _NARROWEST = 4
 # The gradient of a smaller weight is few sums over many rows, which oneDNN shares badly among threads.
@@ -154,10 +154,10 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = saved_tensors(ctx)
         grad_x = grad_weight = grad_bias = None
-        if weight is not None:
+        if ctx.needs_input_grad[0]:
             grad_x = linear(grad, weight.t())
         rows = grad.flatten(0, -2)
-        if x is not None:
+        if ctx.needs_input_grad[1]:
             columns = x.flatten(0, -2).t()
             large = len(columns) * rows.shape[1] >= _SMALLEST_WEIGHT
             grad_weight = (linear if large else F.linear)(rows.t(), columns)

@@ -25,7 +25,7 @@ PRODUCT = module.onednn_product()
 
 pytestmark = pytest.mark.skipif(PRODUCT is None, reason="this PyTorch has no oneDNN product for linear layers")
 
-ROWS, IN, OUT = 256, 128, 160
+ROWS, IN, OUT = 256, 160, 192
 """Large enough for oneDNN's product, forth and back."""
 
 
@@ -267,6 +267,7 @@ def test_shapes_that_do_not_fit_are_torchs_error(spy: Spy, x: Any, weight: Any, 
         (1, 17, 256, False),  # an action of a robot
         (100, 256, 256, True),  # a critic's batch
         (100, 23, 256, False),
+        (500, 170, 64, False),
         (500, 170, 256, True),  # a spiking actor's batch of five steps
         (500, 256, 60, True),
         (3, 2048, 2048, False),
