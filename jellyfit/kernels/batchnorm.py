@@ -1,9 +1,9 @@
 """Batch norm and neuron in one pass: what is normalised is never written to memory, nor kept for backward.
 
 The numbers are those of ``torch.nn.functional.batch_norm`` followed by the neuron, to the bit: the same mean and
-variance, the same ``scale * x + shift`` with one rounding. Backward is the neuron's kernel, which computes the
-normalised input again and sums, while it writes its gradient, what batch norm needs to know of it; one more pass then
-makes the gradient of ``x`` of it, in place. A residual, added between the two, is read by the neuron's kernel as well.
+variance, the same ``scale * x + shift`` with one rounding; backward is the neuron's kernel, which computes the
+normalised input again, and then torch's own batch-norm backward. A residual, added between the two, is read by the
+neuron's kernel as well.
 """
 
 from __future__ import annotations
@@ -23,14 +23,12 @@ from jellyfit import native
 from jellyfit.kernels.freed import saved_tensors
 from jellyfit.kernels.fused import FusedStep, eager_gradients
 from jellyfit.kernels.host import FLAGS
-from jellyfit.kernels.layout import Layout
 
 __all__ = ["Normalisation", "batch_norm_step", "batch_statistics"]
 
 _SOURCE = r"""
 #include <stdint.h>
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 // Sums in a fixed order, sixteen at a time: of deviations from a centre, and of their squares (in float, as in torch).
@@ -49,7 +47,7 @@ SUM(total_of_squares, d * d)
 
 // Mean and inverse standard deviation of each channel of x [batch, channels, inner]; the running statistics, updated.
 // The roundings are torch's.
-void statistics(const int64_t* a) {
+void run(const int64_t* a) {
     const int64_t batch = a[0], channels = a[1], inner = a[2], threads = a[3], count = batch * inner;
     const float* x = (const float*)(intptr_t)a[4];
     float *mean = (float*)(intptr_t)a[5], *invstd = (float*)(intptr_t)a[6];
@@ -69,38 +67,6 @@ void statistics(const int64_t* a) {
         running_var[c] = (float)((double)new * (double)(squares / (float)(count - 1)) + (double)(old * running_var[c]));
         invstd[c] = (float)(1.0 / sqrt((double)(squares / (float)count) + eps));
     }
-}
-
-#define CENTRED(c) (((grad[i] - mean_grad[c]) - (x[i] - mean[c]) * slope[c]) * scale[c])
-#define LINE(c) _Pragma("omp simd") for (int64_t i = 0; i < length; ++i) to[i] = CENTRED(c)
-
-// From the gradient of what is normalised to that of x, perhaps in place; [rows, channels, inner] in memory. Given are
-// the sums over each channel of grad * (x - mean) and of grad. Lines of one channel, or of all where these are short.
-void gradient(const int64_t* a) {
-    const int64_t rows = a[0], channels = a[1], inner = a[2], threads = a[3];
-    const float *dot = (const float*)(intptr_t)a[6], *total = (const float*)(intptr_t)a[7];
-    const float *centre = (const float*)(intptr_t)a[8], *invstd = (const float*)(intptr_t)a[9];
-    const float* weight = (const float*)(intptr_t)a[10];
-    const int64_t all = inner < 64, lines = all ? 1 : channels, length = all ? channels * inner : inner;
-    const int64_t each = all ? inner : 1, width = channels * each;
-    float* mean = malloc(4 * width * sizeof(float));
-    float *mean_grad = mean + width, *slope = mean_grad + width, *scale = slope + width;
-    for (int64_t c = 0, i = 0; c < channels; ++c) {
-        const float m = centre[c], g = total[c] / (float)(rows * inner), w = invstd[c] * weight[c];
-        const float s = dot[c] * invstd[c] * invstd[c] / (float)(rows * inner);
-        for (int64_t j = 0; j < each; ++j, ++i) mean[i] = m, mean_grad[i] = g, slope[i] = s, scale[i] = w;
-    }
-    #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
-    for (int64_t row = 0; row < rows; ++row) {
-        const float* grad = (const float*)(intptr_t)a[4] + row * channels * inner;
-        const float* x = (const float*)(intptr_t)a[5] + row * channels * inner;
-        float* to = (float*)(intptr_t)a[11] + row * channels * inner;
-        for (int64_t c = 0; c < lines; ++c, grad += length, x += length, to += length) {
-            if (all) LINE(i);
-            else LINE(c);
-        }
-    }
-    free(mean);
 }
 """
 
@@ -135,21 +101,13 @@ class Normalisation:
 
 
 @functools.cache
-def _kernels() -> tuple[Callable[[bytes], None], Callable[[bytes], None]] | None:
-    library = native.load("batch_norm", _SOURCE, FLAGS)
+def _statistics() -> Callable[[bytes], None] | None:
+    library = native.load("batch_statistics", _SOURCE, FLAGS)
     if library is None:
         return None
-    for function in (library.statistics, library.gradient):
-        function.argtypes, function.restype = [ctypes.c_char_p], None
-    return library.statistics, library.gradient
-
-
-def _on_host(x: Tensor) -> bool:
-    return x.device.type == "cpu" and x.dtype == torch.float32
-
-
-def _threads(x: Tensor) -> int:
-    return torch.get_num_threads() if x.numel() >= 32768 else 1
+    library.run.argtypes, library.run.restype = [ctypes.c_char_p], None
+    run: Callable[[bytes], None] = library.run
+    return run
 
 
 def batch_statistics(x: Tensor, norm: Normalisation) -> tuple[Tensor, Tensor]:
@@ -160,48 +118,19 @@ def batch_statistics(x: Tensor, norm: Normalisation) -> tuple[Tensor, Tensor]:
     """
     inner = x[0, 0].numel() if x.ndim > 2 else 1
     running = norm.running_mean, norm.running_var
-    plain = _on_host(x) and inner > 1 and all(tensor.is_contiguous() for tensor in (x, *running))
-    kernels = _kernels() if plain else None
-    if kernels is None:
+    on_host = x.device.type == "cpu" and x.dtype == torch.float32
+    plain = on_host and inner > 1 and all(tensor.is_contiguous() for tensor in (x, *running))
+    run = _statistics() if plain else None
+    if run is None:
         mean, var = torch.batch_norm_update_stats(x, norm.running_mean, norm.running_var, norm.momentum)
         return mean, (1.0 / torch.sqrt(var.double() + norm.eps)).to(x.dtype)
     batch, channels = x.shape[:2]
     mean, invstd = torch.empty(2, channels, dtype=torch.float32, device=x.device).unbind(0)
+    threads = torch.get_num_threads() if x.numel() >= 32768 else 1
     pointers = [tensor.data_ptr() for tensor in (x, mean, invstd, *running)]
-    kernels[0](pack("9q2d", batch, channels, inner, _threads(x), *pointers, norm.momentum, norm.eps))
+    run(pack("9q2d", batch, channels, inner, threads, *pointers, norm.momentum, norm.eps))
     torch.autograd.graph.increment_version(running)
     return mean, invstd
-
-
-def _gradients(
-    norm: Normalisation,
-    grad_y: Tensor,
-    x: Tensor,
-    sums: Sequence[Tensor],
-    mean: Tensor,
-    invstd: Tensor,
-    weight: Tensor,
-    in_place: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of ``x`` ``[T, N, C, *]``, weight and bias, given that of what is normalised.
-
-    ``sums`` are those over each channel of ``grad_y * (x - mean)`` and of ``grad_y``; ``in_place`` overwrites that.
-    """
-    dot, total = sums
-    kernels = _kernels() if _on_host(x) else None
-    grad_x = grad_y if in_place else torch.empty_like(grad_y)
-    if not norm.training:
-        torch.mul(grad_y, (invstd * weight).view(dot.shape), out=grad_x)
-    elif kernels is None:
-        flat = grad_y.flatten(0, 1), x.flatten(0, 1)
-        rest = weight, None, None, mean, invstd, True, norm.eps, (True, False, False)
-        grad_x = torch.ops.aten.native_batch_norm_backward(*flat, *rest)[0].view_as(x)
-    else:
-        channels, inner = Layout.of(x).indexing(dot.shape)
-        weight = weight.contiguous()
-        pointers = [tensor.data_ptr() for tensor in (grad_y, x, dot, total, mean, invstd, weight, grad_x)]
-        kernels[1](pack("12q", x.numel() // (channels * inner), channels, inner, _threads(x), *pointers))
-    return grad_x, dot.view_as(mean) * invstd, total.view_as(mean)
 
 
 def batch_norm_step(
@@ -264,7 +193,7 @@ class _Run(torch.autograd.Function):
         count = len(fused.states)
         states, params = tensors[:count], tensors[count:]
         keep = any(ctx.needs_input_grad)
-        packed = fused.pack(x, [*params, *(tensor.view(shape) for tensor in (scale, shift, mean))])  # type: ignore[list-item]
+        packed = fused.pack(x, [*params, scale.view(shape), shift.view(shape)])  # type: ignore[list-item]
         spikes, lasts, v_seq, kept = fused.forward_pass(x, states, packed, want_v_seq, keep, residual)
         ctx.fused, ctx.norm, ctx.packed, ctx.want_v_seq = fused, norm, packed, want_v_seq
         ctx.save_for_backward(x, weight, bias, residual, kept, mean, invstd, *tensors)
@@ -294,9 +223,14 @@ class _Run(torch.autograd.Function):
             grads[count] if ctx.want_v_seq else None,
             residual,
         )
-        *grad_params, dot, total, _ = grad_params
         found: tuple[Tensor | None, ...] = (None, None, None)
-        also = ctx.needs_input_grad[6]  # the residual's gradient is grad_y itself
-        if grad_y is not None and any(ctx.needs_input_grad[3:6]):
-            found = _gradients(norm, grad_y, x, (dot, total), mean, invstd, weight, in_place=not also)
-        return None, None, None, *found, grad_y if also else None, *grad_states, *grad_params
+        needed = [bool(need) for need in ctx.needs_input_grad[3:6]]
+        if grad_y is not None and any(needed):
+            running = (None, None) if norm.training else (norm.running_mean, norm.running_var)
+            flat = [tensor.flatten(0, 1) for tensor in (grad_y, x)]
+            grad_x, *rest = torch.ops.aten.native_batch_norm_backward(
+                *flat, weight, *running, mean, invstd, norm.training, norm.eps, needed
+            )
+            found = None if grad_x is None else grad_x.view_as(x), *rest
+        grad_residual = grad_y if ctx.needs_input_grad[6] else None
+        return None, None, None, *found, grad_residual, *grad_states, *grad_params

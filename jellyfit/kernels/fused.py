@@ -48,9 +48,8 @@ class FusedStep:
         start: what each state starts with when no tensor is given.
         params: shape, dtype and whether a gradient is wanted, of every parameter.
         title: what the generated source is about.
-        affine: the step's input is ``scale * x + shift``. Three tensors of shape ``[C, 1, ...]`` then follow the
-            parameters of every pass: scale, shift and a centre; the gradient of ``x`` is that of the step's input, and
-            those of scale and shift are the sums over each channel of that times ``x - centre``, and of that alone.
+        affine: the step's input is ``scale * x + shift``. These two, of shape ``[C, 1, ...]``, then follow the
+            parameters of every pass, and the gradient of ``x`` is that of the step's input.
         residual: a second sequence like ``x``, which comes with every pass, is added to that; on the CPU, and with
             ``affine``. Its gradient is that of the step's input, too.
         lift: one kernel for all steps that differ in their numbers alone, a little slower.

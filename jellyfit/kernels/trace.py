@@ -11,7 +11,7 @@ A gradient crosses from the inside to the outside where autograd sums over the a
 broadcast: the kernel sums there, and over time.
 
 Where the step's input is an affine function of what is given (a batch norm in front of a neuron), scale and shift are
-two of the parameters, and the sums that their gradients need leave the kernel as any parameter's do.
+two of the parameters, whose gradients are left to the caller.
 """
 
 from __future__ import annotations
@@ -382,10 +382,8 @@ def trace_step(
         real: dtype of the arithmetic, ``torch.float32`` or ``torch.float64``.
         states: names of the states, each of shape ``shape``.
         params: shape, dtype and whether a gradient is wanted, of every parameter.
-        affine: shape of ``scale``, ``shift`` and ``centre``, three further parameters behind ``params``, which the step
-            does not see: its input then is ``scale * x + shift`` with one rounding. ``grad_x`` is the gradient of that
-            input, and for those three go out the sums of ``grad_x * (x - centre)`` (the gradient of ``scale``, about a
-            centre, so that nothing cancels where ``x`` lies far from 0), that of ``grad_x``, and nothing.
+        affine: shape of ``scale`` and ``shift``, two further parameters behind ``params``, which the step does not see:
+            its input then is ``scale * x + shift`` with one rounding, and ``grad_x`` the gradient of that input.
         residual: a second sequence like ``x`` is added to that.
 
     Raises:
@@ -401,8 +399,8 @@ def trace_step(
         for size, dtype, wanted in params:
             param_tensors.append(recorder.input(size, dtype, recorder.outer(size)).requires_grad_(wanted))
         if affine is not None:
-            scale, shift, centre = (recorder.inner(recorder.outer(affine)) for _ in range(3))
-            scale.name, shift.name, centre.name = "scale", "shift", "centre"
+            scale, shift = (recorder.inner(recorder.outer(affine)) for _ in range(2))
+            scale.name, shift.name = "scale", "shift"
             x_value = recorder.builder.make("fma", given, scale, shift)
             x_value.name = "y"
         added = Value("input", name="residual") if residual else None
@@ -448,11 +446,6 @@ def trace_step(
     ]
     remaining = iter(results[1 + len(states) :])
     grad_params = [_leave(recorder, next(remaining)) if wanted else None for _, _, wanted in params]
-    if affine is not None:
-        away = recorder.builder.make("sub", given, centre)
-        sums = [] if inner[0] is None else [recorder.builder.make("mul", inner[0], away), inner[0]]
-        grad_params += [recorder.sum(value, affine).slot for value in sums] or [None, None]
-        grad_params.append(None)
     return StepGraph(
         x=given,
         residual=added,

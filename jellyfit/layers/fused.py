@@ -18,9 +18,9 @@ __all__ = ["Sequential", "batch_norm_neuron"]
 class Sequential(nn.Sequential):
     """``torch.nn.Sequential`` in which a batch norm followed by a neuron runs as one kernel where that is faster.
 
-    Outputs are those of the two layers, to the bit, and gradients theirs within 1e-6 of the largest; parameters and
-    ``state_dict`` are the same. The pair runs as two layers when one of them has hooks (a monitor looks at what stands
-    between them), and wherever :func:`batch_norm_neuron` does.
+    The numbers are those of the two layers, to the bit, and so are parameters and ``state_dict``. The pair runs as two
+    layers when one of them has hooks (a monitor looks at what stands between them), and wherever
+    :func:`batch_norm_neuron` does.
 
     Args:
         modules: applied in turn, as in ``torch.nn.Sequential``.

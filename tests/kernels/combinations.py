@@ -125,6 +125,7 @@ def make(settings: Mapping[str, Any], step: Sequence[int], backend: str = "auto"
     Every parameter that may be a tensor is a learnable one where ``params`` says so: one number (``scalar``), one a
     channel (axis 1) or one an element.
     """
+    torch.manual_seed(0)  # some start from numbers drawn at random
     node = build(
         settings["neuron"],
         surrogate_function=getattr(surrogates, settings["surrogate"])(),

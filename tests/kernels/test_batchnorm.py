@@ -1,4 +1,4 @@
-"""Batch norm and neuron as one kernel: the numbers of the two layers forward, and gradients as exact as theirs."""
+"""Batch norm and neuron as one kernel: the numbers of the two layers, to the bit."""
 
 import copy
 
@@ -72,57 +72,9 @@ def test_numbers_are_those_of_the_two_layers(kind, shape, channels_last):
             net.zero_grad()
             results.append(run(net, x, upstream))
         assert 0.0 < results[0][0].mean() < 1.0
-        assert_same_bits(results[0][:2], results[1][:2])
-        assert_same_bits(results[0][3], results[1][3])
+        assert_same_bits(results[0], results[1])
         assert torch.equal(results[0][0], results[2][0])
         assert_same_bits(results[0][3], results[2][3])
-        assert_close(results[0][2][3:], results[1][2][3:])
-        if not channels_last:  # whose gradients torch sums in float32: the next test knows the true ones
-            assert_close(results[0][2], results[1][2])
-            assert_close(results[0][2], results[2][2])
-
-
-GRADIENT_SHAPES = {
-    "images": (4, 2, 5, 9, 13),
-    "small images": (3, 4, 37, 3, 2),
-    "channels last": (4, 2, 5, 9, 13),
-    "many channels last": (2, 8, 5, 16, 16),
-    "one channel": (6, 3, 1, 5, 5),
-    "one step": (1, 3, 7, 11, 4),
-    "stretches": (130, 1, 3, 4, 5),
-    "features": (5, 6, 33),
-    "signals": (5, 6, 3, 41),
-    "volumes": (3, 2, 4, 3, 4, 5),
-    "threads": (4, 3, 16, 33, 17),
-}
-
-
-@pytest.mark.parametrize("offset", [0.7, -500.0])
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("name", GRADIENT_SHAPES)
-def test_gradients_err_no_more_than_torchs(name, training, offset):
-    """Against float64, given the same gradient of what is normalised; also where the mean is far from 0."""
-    shape = GRADIENT_SHAPES[name]
-    norm_type = {3: layers.BatchNorm1d, 4: layers.BatchNorm1d, 5: layers.BatchNorm2d, 6: layers.BatchNorm3d}[len(shape)]
-    one = network(channels=shape[2], norm=norm_type)
-    x = draw(*shape, channels_last="channels last" in name) + (offset - 0.7)
-    one[0].running_mean.fill_(offset)
-    one.train(training)
-    two, given = copy.deepcopy(one), []
-    two[0].register_forward_hook(lambda module, args, output: output.register_hook(given.append) and None)
-    upstream = draw(*shape, seed=7)
-    _, _, ours, _ = run(one, x, upstream)
-    _, _, theirs, _ = run(two, x, upstream)
-    wide = copy.deepcopy(one[0]).double()
-    wide.zero_grad()
-    exact = x.double().requires_grad_()
-    wide(exact).backward(given[0].double())
-    for one_of_ours, one_of_theirs, true in zip(
-        ours, theirs, [exact.grad, wide.weight.grad, wide.bias.grad], strict=True
-    ):
-        scale = true.abs().max()
-        error, torchs = ((found.double() - true).abs().max() / scale for found in (one_of_ours, one_of_theirs))
-        assert error <= max(1.5 * torchs, 3e-7)
 
 
 def test_gradients_are_the_same_bits_for_any_number_of_threads():
@@ -166,12 +118,12 @@ def test_gradients_come_through_recorded_potentials_too():
     assert_close(*results)
 
 
-def test_without_a_compiled_pass_torch_does_the_rest(monkeypatch):
+def test_without_a_compiler_statistics_are_torchs(monkeypatch):
     net, x, upstream = network(), draw(4, 2, 5, 7, 3), draw(4, 2, 5, 7, 3, seed=7)
     twin = copy.deepcopy(net)
     expected = run(twin, x, upstream)[2]
-    monkeypatch.setattr("jellyfit.kernels.batchnorm._kernels", lambda: None)
-    assert_close(run(net, x, upstream)[2], expected)
+    monkeypatch.setattr("jellyfit.kernels.batchnorm._statistics", lambda: None)
+    assert_same_bits(run(net, x, upstream)[2], expected)
 
 
 def test_evaluation_uses_the_running_statistics():
@@ -182,9 +134,7 @@ def test_evaluation_uses_the_running_statistics():
         net[1].reset()
         net.eval()
     x, upstream = draw(4, 2, 5, 6, 6, seed=3), draw(4, 2, 5, 6, 6, seed=4)
-    (*ours, gradients, buffers), (*theirs, expected, unmoved) = run(one, x, upstream), run(two, x, upstream)
-    assert_same_bits([*ours, buffers], [*theirs, unmoved])
-    assert_close(gradients, expected)
+    assert_same_bits(run(one, x, upstream), run(two, x, upstream))
     with torch.no_grad():
         one[1].reset()
         two[1].reset()
