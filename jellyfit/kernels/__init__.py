@@ -36,6 +36,7 @@ __all__ = [
     "batch_norm_step",
     "check_backend",
     "check_device",
+    "on_host",
     "source",
 ]
 
@@ -49,8 +50,9 @@ _DEVICES = {"cpu": "cpu", "cupy": "cuda"}
 def applicable(x: torch.Tensor) -> bool:
     """Whether ``x`` is plain data that a kernel can be given.
 
-    Empty tensors, tensors without data, those of ``torch.func`` transforms, and everything under a dispatch mode that
-    wants to see ATen's operations, are for eager PyTorch.
+    Empty tensors, tensors without data, those of ``torch.func`` transforms, of batched gradients and of forward-mode
+    differentiation, negated views, and everything under a dispatch mode that wants to see ATen's operations, are for
+    eager PyTorch.
 
     Examples:
         >>> import torch
@@ -59,13 +61,32 @@ def applicable(x: torch.Tensor) -> bool:
         (True, False)
     """
     return (
-        type(x) in _PLAIN
+        not torch._C._is_tracing()
+        and type(x) in _PLAIN
         and x.numel() > 0
         and (x.is_cpu or x.is_cuda)
         and x.layout is torch.strided
         and torch._C._len_torch_dispatch_stack() == 0
         and torch._C._functorch.peek_interpreter_stack() is None
-        and not torch._C._is_tracing()
+        and torch.autograd.forward_ad._current_level < 0
+        and not torch._C._functorch.is_legacy_batchedtensor(x)
+        and not x.is_neg()
+    )
+
+
+def on_host(*tensors: torch.Tensor) -> bool:
+    """Whether these are float32 on the CPU for a kernel of a layer: plain data, and neither compiling nor autocast.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit import kernels
+        >>> kernels.on_host(torch.zeros(4), torch.zeros(2)), kernels.on_host(torch.zeros(4).double())
+        (True, False)
+    """
+    return (
+        not torch.compiler.is_compiling()
+        and not torch.is_autocast_enabled("cpu")
+        and all(tensor.is_cpu and tensor.dtype is torch.float32 and applicable(tensor) for tensor in tensors)
     )
 
 

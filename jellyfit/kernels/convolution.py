@@ -28,15 +28,16 @@ import ctypes
 import functools
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from struct import pack
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.modules.utils import _pair
 
-from jellyfit import native
+from jellyfit import kernels, native
 from jellyfit.kernels.freed import saved_tensors
 from jellyfit.kernels.host import FLAGS
 
@@ -49,7 +50,7 @@ _SOURCE = r"""
 #include <stdlib.h>
 #include <string.h>
 
-// Numbers in a register, and rows of two of them that are summed at once: as many as there are registers for.
+// LANES: floats in a register. ROWS: rows of a product that are summed at once, in two registers each; as many as fit.
 #if defined(__AVX512F__)
 enum { LANES = 16, ROWS = 8 };
 #elif defined(__AVX__)
@@ -99,6 +100,7 @@ static inline __attribute__((always_inline)) void some_rows(
         }
     }
 }
+// The same for any even number of rows.
 static void product(float* c, int64_t rows, const float* a, int64_t row, int64_t outer, int64_t far, int64_t inner,
                     int64_t near, const float* b, int add) {
     int64_t r = 0;
@@ -176,8 +178,8 @@ static void scatter(float* to, const float* from, Layout image, int64_t count) {
 // "Fast" convolutions have tiles of 2x2 pixels and 16 places; others tiles of one pixel and a place for every weight of
 // a filter, where the maps do no more than take what belongs to a place.
 typedef struct {
-    int64_t H, W, down, across, kernel[2], stride[2], padding[2], fast;
-    int64_t high, wide, tiles, places;
+    int64_t H, W, down, across, kernel[2], stride[2], padding[2], fast, tiles, places;
+    int64_t high, wide;
 } Shape;
 
 // z = A y A^T of every tile; place k of tile t goes to z + k * far + t * PANEL (the same for all k if not fast).
@@ -268,7 +270,7 @@ static void overlap(const Shape* s, float* d, float* z, int64_t far) {
         }
 }
 
-// z = G w G^T of a filter w [9, LANES].
+// z = G w G^T of a filter w [weights, LANES].
 static void spread_filter(const Shape* s, float* z, int64_t far, const float* w) {
     if (!s->fast) {
         for (int64_t k = 0; k < s->places; ++k) SET(z + k * far) = GET(w + k * LANES);
@@ -288,7 +290,7 @@ static void spread_filter(const Shape* s, float* z, int64_t far, const float* w)
     }
 }
 
-// w [9, LANES] = G^T z G.
+// w [weights, LANES] = G^T z G.
 static void gather_filter(const Shape* s, float* w, const float* z, int64_t far) {
     if (!s->fast) {
         for (int64_t k = 0; k < s->places; ++k) SET(w + k * LANES) = GET(z + k * far);
@@ -314,31 +316,30 @@ static void gather_filter(const Shape* s, float* w, const float* z, int64_t far)
 // at a time. x, dy and dx are contiguous or all channels-last; so are w and dw.
 void run(const int64_t* a) {
     const int64_t N = a[0], O = a[1], I = a[2], last = a[3], w_last = a[4], threads = a[5], images = a[6];
-    Shape of = {a[7], a[8], a[9], a[10], {a[11], a[12]}, {a[13], a[14]}, {a[15], a[16]}, a[17]};
+    const int64_t P = a[7];  // tiles that there is room for
+    Shape of = {a[8], a[9], a[10], a[11], {a[12], a[13]}, {a[14], a[15]}, {a[16], a[17]}, a[18], a[19], a[20]};
     const Shape* s = &of;
-    const float* dy = (const float*)(intptr_t)a[18];
-    const float* x = (const float*)(intptr_t)a[19];
-    const float* w = (const float*)(intptr_t)a[20];
-    float* dx = (float*)(intptr_t)a[21];
-    float* dw = (float*)(intptr_t)a[22];
+    const float* dy = (const float*)(intptr_t)a[21];
+    const float* x = (const float*)(intptr_t)a[22];
+    const float* w = (const float*)(intptr_t)a[23];
+    float* dx = (float*)(intptr_t)a[24];
+    float* dw = (float*)(intptr_t)a[25];
     const int64_t weights = s->kernel[0] * s->kernel[1];
     of.high = s->fast ? (s->down + 1) / 2 * 2 + 2 : s->H + 2 * s->padding[0];
     of.wide = s->fast ? (s->across + 1) / 2 * 2 + 2 : s->W + 2 * s->padding[1];
-    of.tiles = s->fast ? (s->down + 1) / 2 * ((s->across + 1) / 2) : s->down * s->across;
-    of.places = s->fast ? 16 : weights;
     const int64_t in_pixels = s->H * s->W, out_pixels = s->down * s->across, frame_size = s->high * s->wide * LANES;
     const Layout of_y = {out_pixels, last ? 1 : out_pixels, last ? O : 1};
     const Layout of_x = {in_pixels, last ? 1 : in_pixels, last ? I : 1};
     const int64_t channel = w_last ? 1 : weights, weight = w_last ? I : 1;  // strides of a filter
     const int64_t outs = (O + PANEL - 1) / PANEL, ins = (I + PANEL - 1) / PANEL, height = outs * PANEL;
-    const int64_t blocks = (N + images - 1) / images, P = (images * s->tiles + ROWS - 1) / ROWS * ROWS;
+    const int64_t blocks = (N + images - 1) / images;
     // Filters are spread, and their gradients summed, one panel at a time; those of all panels if more blocks come.
     const int64_t keep = blocks > 1 ? s->places * height * PANEL : 0;
-    const int64_t far = s->fast ? outs * P * PANEL : 0;  // from a place to the next one in
-    float* Y = (float*)(intptr_t)a[23];               // spread gradients [places if fast, outs, P, PANEL]
-    float* X = Y + (s->fast ? 16 : 1) * outs * P * PANEL;  // products for dx, then windows [places, P, PANEL]
-    float* U = X + s->places * P * PANEL;             // spread filters, [ins,] places, height, PANEL
-    float* V = U + ins * keep;                        // products for dw, as many
+    const int64_t spreads = s->fast ? s->places : 1, far = s->fast ? outs * P * PANEL : 0;  // from one of Y to the next
+    float* Y = (float*)(intptr_t)a[26];          // spread gradients [spreads, outs, P, PANEL]
+    float* X = Y + spreads * outs * P * PANEL;   // products for dx, then windows [places, P, PANEL]
+    float* U = X + s->places * P * PANEL;        // spread filters, [ins,] places, height, PANEL
+    float* V = U + ins * keep;                   // products for dw, as many
     const int64_t pieces = (threads + s->places - 1) / s->places;
     #pragma omp parallel num_threads(threads) if (threads > 1)
     {
@@ -357,7 +358,7 @@ void run(const int64_t* a) {
                 spread(s, Y + ((half / 2) * P + n * s->tiles) * PANEL + (half % 2) * LANES, far, image);
             }
         #pragma omp for schedule(static)
-        for (int64_t k = 0; k < (s->fast ? 16 : 1) * outs; ++k)
+        for (int64_t k = 0; k < spreads * outs; ++k)
             memset(Y + (k * P + used) * PANEL, 0, (whole - used) * PANEL * sizeof(float));
         for (int64_t panel = 0; dx && panel < ins; ++panel) {
             float* u = U + panel * keep;
@@ -484,6 +485,7 @@ _MOST_TILES = 4096  # of one image, above which it does not
 _FEWEST_TILES = 8  # below which spreading the filters takes longer than what it saves
 _MOST_PLACES = 9  # above, torch's products are as fast
 _WIDEST = 32  # panel, with AVX-512; torch's 1x1 convolutions are as fast without, and others with half of that
+_KEPT = 32 << 20  # bytes of scratch memory that a thread keeps for its next convolution
 _GAIN = 1.2  # times fewer multiplications that it takes to win, as the maps cost time too
 
 _scratch = threading.local()
@@ -499,23 +501,18 @@ def _library(*flags: str) -> _Library | None:
     return _Library(library.run, library.panel(), library.rows())
 
 
-def is_faster(x: Tensor, weight: Tensor, stride: _Sizes, padding: _Sizes) -> bool:
+@functools.lru_cache(4096)
+def is_faster(x: _Sizes, weight: _Sizes, stride: _Sizes, padding: _Sizes, channels_last: bool = False) -> bool:
     """Whether the backward pass of :func:`conv2d` is faster here than torch's: an estimate from the shapes alone.
 
     Not for few channels or pixels, where it works on zeros, for images so large that their tiles leave the caches, for
     large filters, nor for 1x1 filters on channels-last images, where torch has nothing to copy.
 
     Examples:
-        >>> import torch
         >>> from jellyfit.kernels.convolution import is_faster
-        >>> is_faster(torch.zeros(16, 2, 32, 32), torch.zeros(2, 2, 3, 3), (1, 1), (1, 1))
+        >>> is_faster((16, 2, 32, 32), (2, 2, 3, 3), (1, 1), (1, 1))
         False
     """
-    return _is_faster(x.shape, weight.shape, stride, padding, not x.is_contiguous())
-
-
-@functools.lru_cache(4096)
-def _is_faster(x: _Sizes, weight: _Sizes, stride: _Sizes, padding: _Sizes, channels_last: bool) -> bool:
     library = _library()
     if library is None:
         return False
@@ -531,19 +528,19 @@ def _is_faster(x: _Sizes, weight: _Sizes, stride: _Sizes, padding: _Sizes, chann
 def conv2d(
     x: Tensor,
     weight: Tensor,
-    bias: Tensor | None,
-    stride: _Sizes = (1, 1),
-    padding: _Sizes = (0, 0),
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
 ) -> Tensor:
-    """``torch.nn.functional.conv2d`` with a backward pass of our own.
+    """``torch.nn.functional.conv2d``, with a backward pass of our own where that :func:`is_faster`.
 
-    Forward is torch's, to the bit. Gradients are as exact as torch's (within 1e-6 of the largest); two runs, and any
-    number of threads, give the same bits. They can be differentiated again.
+    Forward is torch's, to the bit. Gradients are as exact as torch's (the weight's more so); two runs, and any number
+    of threads, give the same bits. They can be differentiated again. All but float32 images on the CPU is torch's.
 
     Args:
-        x: float32 images ``[N, I, H, W]`` on the CPU.
+        x: ``[N, I, H, W]``.
         weight: ``[O, I, *kernel]``.
-        bias: ``[O]`` or ``None``.
+        bias: ``[O]``, default none.
         stride: of rows and columns, default 1.
         padding: zeros on either side of rows and columns, default none.
 
@@ -555,10 +552,15 @@ def conv2d(
     Examples:
         >>> import torch
         >>> from jellyfit.kernels.convolution import conv2d
-        >>> conv2d(torch.zeros(2, 3, 8, 8), torch.zeros(4, 3, 3, 3), None, padding=(1, 1)).shape
+        >>> conv2d(torch.zeros(2, 3, 8, 8), torch.zeros(4, 3, 3, 3), padding=1).shape
         torch.Size([2, 4, 8, 8])
     """
-    return _Conv2d.apply(x, weight, bias, stride, padding)  # type: ignore[no-any-return, no-untyped-call]
+    if torch.is_grad_enabled() and kernels.on_host(x, weight) and x.ndim == weight.ndim == 4:
+        steps, border = tuple(_pair(stride)), tuple(_pair(padding))
+        usual = len(steps) == len(border) == 2 and min(steps) > 0 and x.shape[1] == weight.shape[1]
+        if usual and is_faster(x.shape, weight.shape, steps, border, not x.is_contiguous()):
+            return _Conv2d.apply(x, weight, bias, steps, border)  # type: ignore[no-any-return, no-untyped-call]
+    return F.conv2d(x, weight, bias, stride, padding)
 
 
 class _Conv2d(torch.autograd.Function):
@@ -572,12 +574,14 @@ class _Conv2d(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
         x, weight = saved_tensors(ctx)
         need_x, need_weight, need_bias = needed = ctx.needs_input_grad[:3]
-        if torch.is_grad_enabled():  # create_graph=True: a gradient that can be differentiated again
+        if torch.is_grad_enabled() or not kernels.applicable(grad):  # for create_graph=True, and for batched gradients
             gradients = torch.ops.aten.convolution_backward(
                 grad, x, weight, [len(weight)], ctx.stride, ctx.padding, [1, 1], False, [0, 0], 1, needed
             )
             return *gradients, None, None
-        grad_x, grad_weight = _backward(grad, x, weight, ctx.stride, ctx.padding, need_x, need_weight)
+        grad_x = grad_weight = None
+        if need_x or need_weight:
+            grad_x, grad_weight = _backward(grad, x, weight, ctx.stride, ctx.padding, need_x, need_weight)
         return grad_x, grad_weight, grad.sum((0, 2, 3)) if need_bias else None, None, None
 
 
@@ -600,9 +604,9 @@ def _backward(
     filters = plan.places * outs * library.panel * (1 if images == count else 2 * ins)
     room = _room((spread + plan.places * whole + filters) * library.panel)
     tensors = grad, x, weight, grad_x, grad_weight, room
-    numbers = count, len(weight), channels, last, weight_last, torch.get_num_threads(), images
-    shape = *size, *plan.out, *weight.shape[2:], *stride, *padding, plan.fast
-    library.run(pack("24q", *numbers, *shape, *(0 if tensor is None else tensor.data_ptr() for tensor in tensors)))
+    numbers = count, len(weight), channels, last, weight_last, torch.get_num_threads(), images, whole
+    shape = *size, *plan.out, *weight.shape[2:], *stride, *padding, plan.fast, plan.tiles, plan.places
+    library.run(pack("27q", *numbers, *shape, *(0 if tensor is None else tensor.data_ptr() for tensor in tensors)))
     return grad_x, grad_weight
 
 
@@ -616,8 +620,11 @@ def _in_order(tensor: Tensor) -> tuple[Tensor, bool]:
 
 
 def _room(size: int) -> Tensor:
-    """Scratch memory of this thread, for ``size`` numbers."""
-    room = getattr(_scratch, "room", None)
+    """Scratch memory for ``size`` floats, for one call of this thread at a time; kept unless it is large."""
+    room: Tensor | None = getattr(_scratch, "room", None)
     if room is None or room.numel() < size:
-        _scratch.room = room = torch.empty(size)
+        _scratch.room = None  # not two at once
+        room = torch.empty(size, dtype=torch.float32, device="cpu")
+        if size * room.element_size() <= _KEPT:
+            _scratch.room = room
     return room

@@ -81,16 +81,14 @@ def outruns(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
     """
     return (
         not torch.compiler.is_compiling()
-        and _product() is not None
         and not torch._C._is_tracing()
+        and _product() is not None
         and weight.ndim > 1
         and x.numel() * weight.shape[-2] >= _LEAST
         and _gains(x, weight)
-        and all(_is_plain(tensor) for tensor in (x, weight, bias) if tensor is not None)
+        and kernels.on_host(*(tensor for tensor in (x, weight, bias) if tensor is not None))
         and (bias is None or (bias.shape == weight.shape[:-1] and bias.is_contiguous()))  # oneDNN looks at no strides
         and torch._C._get_mkldnn_enabled()
-        and not torch.is_autocast_enabled("cpu")
-        and torch.autograd.forward_ad._current_level < 0
     )
 
 
@@ -104,10 +102,6 @@ def _gains(x: Tensor, weight: Tensor) -> bool:
         and min(values // in_features, in_features, out_features) >= _NARROWEST
         and values * out_features >= _LEAST
     )
-
-
-def _is_plain(tensor: Tensor) -> bool:
-    return tensor.dtype is torch.float32 and tensor.is_cpu and kernels.applicable(tensor)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -156,9 +150,9 @@ class _Linear(torch.autograd.Function):
         grad_x = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:
             grad_x = linear(grad, weight.t())
-        rows = grad.flatten(0, -2)
+        rows = grad.reshape(-1, grad.shape[-1])
         if ctx.needs_input_grad[1]:
-            columns = x.flatten(0, -2).t()
+            columns = x.reshape(-1, x.shape[-1]).t()
             large = len(columns) * rows.shape[1] >= _SMALLEST_WEIGHT
             grad_weight = (linear if large else F.linear)(rows.t(), columns)
         if ctx.needs_input_grad[2]:

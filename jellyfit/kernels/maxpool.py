@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from jellyfit import native
+from jellyfit import kernels, native
 from jellyfit.kernels.freed import saved_tensors
 from jellyfit.kernels.host import FLAGS
 
@@ -194,8 +194,7 @@ def can_pool(x: Tensor, windows: Windows) -> bool:
         False
     """
     return (
-        x.is_cpu
-        and x.dtype is torch.float32
+        kernels.on_host(x)
         and x.ndim == 4
         and x.is_contiguous()
         and min(windows[:4]) >= 1
@@ -224,19 +223,19 @@ def max_pool(x: Tensor, windows: Windows) -> Tensor:
 
 
 def _run(which: int, windows: Windows, x: Tensor, y: Tensor, choice: Tensor) -> None:
-    kernels = _kernels(windows)
-    assert kernels is not None
+    passes = _kernels(windows)
+    assert passes is not None
     batch, channels, *image = x.shape
     threads = torch.get_num_threads() if x.numel() >= 32768 else 1
     sizes = batch * channels, *image, *y.shape[2:], threads
-    kernels[which](pack("9q", *sizes, x.data_ptr(), y.data_ptr(), choice.data_ptr()))
+    passes[which](pack("9q", *sizes, x.data_ptr(), y.data_ptr(), choice.data_ptr()))
 
 
 class _MaxPool(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, windows: Windows) -> Tensor:
         y = x.new_empty(*x.shape[:2], *windows.of(*x.shape[2:]))
-        choice = torch.empty(y.shape, dtype=torch.uint8)
+        choice = torch.empty(y.shape, dtype=torch.uint8, device=x.device)
         _run(0, windows, x, y, choice)
         ctx.save_for_backward(choice)
         ctx.size, ctx.windows = x.shape, windows
@@ -245,7 +244,19 @@ class _MaxPool(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (choice,) = saved_tensors(ctx)
-        return _Back.apply(grad, choice, ctx.size, ctx.windows), None  # type: ignore[no-untyped-call]
+        if kernels.applicable(grad):
+            return _Back.apply(grad, choice, ctx.size, ctx.windows), None  # type: ignore[no-untyped-call]
+        planes = grad.new_zeros(*ctx.size[:2], ctx.size[2] * ctx.size[3])
+        place = _places(choice, ctx.windows, ctx.size[3])
+        return planes.scatter_add(2, place, grad.reshape(*ctx.size[:2], -1)).view(ctx.size), None
+
+
+def _places(choice: Tensor, windows: Windows, width: int) -> Tensor:
+    """Where in its plane the maximum of every window is: ``[N, C, windows]``."""
+    rows, columns = (torch.arange(size, device=choice.device) for size in choice.shape[2:])
+    down = rows.unsqueeze(1) * windows.down - windows.top + choice // windows.width
+    across = columns * windows.across - windows.left + choice % windows.width
+    return (down * width + across).flatten(2)
 
 
 class _Back(torch.autograd.Function):
@@ -262,9 +273,5 @@ class _Back(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         (choice,) = saved_tensors(ctx)
-        windows = ctx.windows
-        rows, columns = choice.shape[2:]
-        down = torch.arange(rows).unsqueeze(1) * windows.down - windows.top + choice // windows.width
-        across = torch.arange(columns) * windows.across - windows.left + choice % windows.width
-        place = down * grad.shape[-1] + across
-        return grad.flatten(2).gather(2, place.flatten(2)).view(choice.shape), None, None, None
+        place = _places(choice, ctx.windows, grad.shape[-1])
+        return grad.flatten(2).gather(2, place).view(choice.shape), None, None, None

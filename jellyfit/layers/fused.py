@@ -19,7 +19,7 @@ class Sequential(nn.Sequential):
     """``torch.nn.Sequential`` in which a batch norm followed by a neuron runs as one kernel where that is faster.
 
     The numbers are those of the two layers, to the bit, and so are parameters and ``state_dict``. The pair runs as two
-    layers when one of them has hooks (a monitor looks at what stands between them), and wherever
+    layers when one of them has hooks of its own (a monitor looks at what stands between them), and wherever
     :func:`batch_norm_neuron` does.
 
     Args:
@@ -100,27 +100,23 @@ def batch_norm_neuron(
 
 def _can_run_as_one(norm: BatchNorm1d | BatchNorm2d | BatchNorm3d, node: BaseNode, x: Tensor) -> bool:
     return (
-        not torch.compiler.is_compiling()
+        kernels.on_host(x)
         and x.ndim - 1 in norm.step_ndims
         and type(norm).forward is BatchNorm2d.forward  # one that does more has methods of its own
         and type(norm).run_batch is BatchNorm2d.run_batch
         and norm.step_mode == node.step_mode == "m"
         and node.backend in ("auto", "cpu")
-        and x.device.type == "cpu"
-        and x.dtype == torch.float32
         and norm.affine
         and norm.bias is not None
         and norm.track_running_stats
         and norm.momentum is not None
-        and norm.weight.dtype == torch.float32
+        and norm.weight.dtype == norm.running_mean.dtype == norm.running_var.dtype == torch.float32  # type: ignore[union-attr]
         and norm.num_features == x.shape[2]
         and x.numel() > x.shape[2]
-        and kernels.applicable(x)
         and is_dense_sequence(x)
         and type(node).forward is BaseNode.forward
         and type(node).multi_step_forward is BaseNode.multi_step_forward
         and not (_is_watched(norm) or _is_watched(node))
-        and not torch.is_autocast_enabled("cpu")
         and not torch.is_anomaly_enabled()
     )
 
@@ -135,5 +131,9 @@ def _is_like(residual: Tensor, x: Tensor) -> bool:
 
 def _is_watched(module: nn.Module) -> bool:
     return bool(
-        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or "forward" in module.__dict__
     )

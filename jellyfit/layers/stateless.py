@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
-from jellyfit import functional, kernels
+from jellyfit import functional
 from jellyfit.errors import ConfigError
-from jellyfit.kernels.convolution import conv2d, is_faster
+from jellyfit.kernels.convolution import conv2d
 from jellyfit.kernels.linear import Linear as _PlainLinear
 from jellyfit.kernels.maxpool import Windows, can_pool, max_pool
 from jellyfit.layers.shapes import ImageModule, LineModule, ShapedModule, VolumeModule
@@ -182,6 +182,9 @@ class Conv1d(LineModule, _Conv, nn.Conv1d):
 class Conv2d(ImageModule, _Conv, nn.Conv2d):
     """``torch.nn.Conv2d`` with ``step_mode``: ``[N, C, H, W]`` (``"s"``) or ``[T, N, C, H, W]`` (``"m"``).
 
+    In float32 on the CPU the backward pass is one of our own where that is faster
+    (:func:`jellyfit.kernels.convolution.conv2d`).
+
     Args:
         step_mode: ``"s"`` (default) or ``"m"``; the arguments before it are those of ``torch.nn.Conv2d``.
 
@@ -196,22 +199,9 @@ class Conv2d(ImageModule, _Conv, nn.Conv2d):
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # noqa: A002 - torch's name
-        padding = (0, 0) if self.padding == "valid" else self.padding
-        if (
-            not isinstance(padding, str)
-            and self.dilation == (1, 1)
-            and self.groups == 1
-            and self.padding_mode == "zeros"
-            and torch.is_grad_enabled()
-            and not torch.compiler.is_compiling()
-            and not torch.is_autocast_enabled("cpu")
-            and input.is_cpu
-            and input.dtype is weight.dtype is torch.float32
-            and kernels.applicable(input)
-            and kernels.applicable(weight)
-            and is_faster(input, weight, self.stride, padding)
-        ):
-            return conv2d(input, weight, bias, self.stride, padding)
+        plain = self.dilation == (1, 1) and self.groups == 1 and self.padding_mode == "zeros"
+        if plain and not isinstance(self.padding, str):
+            return conv2d(input, weight, bias, self.stride, self.padding)
         return super()._conv_forward(input, weight, bias)  # type: ignore[no-any-return]
 
 
@@ -655,7 +645,7 @@ class MaxPool2d(ImageModule, _MaxPool, nn.MaxPool2d):
     """
 
     def run_batch(self, x: Tensor) -> Any:
-        if torch.compiler.is_compiling() or not kernels.applicable(x) or self.return_indices or self.ceil_mode:
+        if self.return_indices or self.ceil_mode:
             return super().run_batch(x)
         windows = Windows(*_pair(self.kernel_size), *_pair(self.stride), *_pair(self.padding))
         if _pair(self.dilation) != (1, 1) or not can_pool(x, windows):

@@ -126,6 +126,21 @@ def test_without_a_compiler_statistics_are_torchs(monkeypatch):
     assert_same_bits(run(net, x, upstream)[2], expected)
 
 
+def test_a_forward_that_was_replaced_on_a_layer_is_called():
+    net, seen = network(), []
+    original = net[0].forward
+    net[0].forward = lambda x: seen.append(x.shape) or original(x)
+    net(draw(4, 2, 5, 6, 6))
+    assert seen == [(4, 2, 5, 6, 6)]
+
+
+def test_running_statistics_of_another_dtype_are_not_taken_for_float32():
+    net = network()
+    net[0].running_var = net[0].running_var.double()
+    with pytest.raises(RuntimeError, match="Float"):
+        net(draw(4, 2, 5, 6, 6))
+
+
 def test_evaluation_uses_the_running_statistics():
     one = network()
     two = watched(one)

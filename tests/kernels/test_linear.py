@@ -387,3 +387,15 @@ def test_a_stack_has_a_product_for_each(spy: Spy, with_bias: bool) -> None:
         assert close(found[0][..., k, :], wanted[0])
         for one, other in zip(found[1:], wanted[1:], strict=True):
             assert close(one[k], other)
+
+
+def test_batched_gradients_are_those_one_by_one(spy: Spy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LEAST", 1)
+    x, weight, bias = (tensor.requires_grad_() for tensor in (torch.randn(6, 40), torch.randn(30, 40), torch.randn(30)))
+    y = linear(x, weight, bias)
+    assert type(y.grad_fn).__name__ == "_LinearBackward"
+    many = torch.randn(5, *y.shape)
+    found = torch.autograd.grad(y, (x, weight, bias), many, is_grads_batched=True, retain_graph=True)
+    for i, grad in enumerate(many):
+        for batched, one in zip(found, torch.autograd.grad(y, (x, weight, bias), grad, retain_graph=True), strict=True):
+            torch.testing.assert_close(batched[i], one)

@@ -181,3 +181,28 @@ def test_frames_too_small_are_torchs_error() -> None:
 def test_impossible_paddings_are_torchs_error(layer: layers.MaxPool2d) -> None:
     with pytest.raises(RuntimeError, match="pad"):
         layer(torch.rand(1, 1, 8, 8))
+
+
+@pytest.mark.parametrize("windows", [Windows(2, 2, 2, 2, 0, 0), Windows(3, 3, 2, 2, 1, 1)], ids=str)
+def test_batched_gradients_are_those_one_by_one(windows: Windows) -> None:
+    x = torch.randn(2, 3, 9, 8, requires_grad=True)
+    y = max_pool(x, windows)
+    many = torch.randn(5, *y.shape)
+    (found,) = torch.autograd.grad(y, x, many, is_grads_batched=True, retain_graph=True)
+    for batched, grad in zip(found, many, strict=True):
+        torch.testing.assert_close(batched, torch.autograd.grad(y, x, grad, retain_graph=True)[0])
+
+
+def test_the_default_device_plays_no_part() -> None:
+    x = torch.randn(2, 3, 8, 8, requires_grad=True)
+    expected = F.max_pool2d(x, 2)
+    with torch.device("meta"):
+        y = layers.MaxPool2d(2)(x)
+        (grad,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+        (second,) = torch.autograd.grad(grad.square().sum(), x)
+    assert torch.equal(y, expected) and second.shape == x.shape
+
+
+def test_negated_views_are_left_to_torch() -> None:
+    x = torch._neg_view(torch.randn(2, 3, 8, 8))
+    assert torch.equal(layers.MaxPool2d(2)(x), F.max_pool2d(x, 2))
