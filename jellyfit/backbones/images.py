@@ -94,10 +94,7 @@ def fire(norm: nn.Module, node: BaseNode, x: Tensor, residual: Tensor | None = N
         >>> fire(norm, node, torch.zeros(5, 2, 3, 8, 8)).shape
         torch.Size([5, 2, 3, 8, 8])
     """
-    if isinstance(norm, (layers.BatchNorm1d, layers.BatchNorm2d, layers.BatchNorm3d)):
-        return layers.batch_norm_neuron(norm, node, x, residual)
-    y = norm(x)
-    return node(y if residual is None else y + residual)  # type: ignore[no-any-return]
+    return layers.batch_norm_neuron(norm, node, x, residual)
 
 
 class ImageBackbone(Backbone):

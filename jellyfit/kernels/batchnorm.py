@@ -8,7 +8,6 @@ neuron's kernel as well.
 
 from __future__ import annotations
 
-import ctypes
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from torch import Tensor
 from jellyfit import native
 from jellyfit.kernels.freed import saved_tensors
 from jellyfit.kernels.fused import FusedStep, eager_gradients
-from jellyfit.kernels.host import FLAGS
+from jellyfit.kernels.host import FLAGS, function_of, threads_for
 
 __all__ = ["Normalisation", "batch_norm_step", "batch_statistics"]
 
@@ -105,9 +104,7 @@ def _statistics() -> Callable[[bytes], None] | None:
     library = native.load("batch_statistics", _SOURCE, FLAGS)
     if library is None:
         return None
-    library.run.argtypes, library.run.restype = [ctypes.c_char_p], None
-    run: Callable[[bytes], None] = library.run
-    return run
+    return function_of(library, "run")
 
 
 def batch_statistics(x: Tensor, norm: Normalisation) -> tuple[Tensor, Tensor]:
@@ -126,9 +123,8 @@ def batch_statistics(x: Tensor, norm: Normalisation) -> tuple[Tensor, Tensor]:
         return mean, (1.0 / torch.sqrt(var.double() + norm.eps)).to(x.dtype)
     batch, channels = x.shape[:2]
     mean, invstd = torch.empty(2, channels, dtype=torch.float32, device=x.device).unbind(0)
-    threads = torch.get_num_threads() if x.numel() >= 32768 else 1
     pointers = [tensor.data_ptr() for tensor in (x, mean, invstd, *running)]
-    run(pack("9q2d", batch, channels, inner, threads, *pointers, norm.momentum, norm.eps))
+    run(pack("9q2d", batch, channels, inner, threads_for(x.numel()), *pointers, norm.momentum, norm.eps))
     torch.autograd.graph.increment_version(running)
     return mean, invstd
 

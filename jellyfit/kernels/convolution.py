@@ -39,7 +39,7 @@ from torch.nn.modules.utils import _pair
 
 from jellyfit import kernels, native
 from jellyfit.kernels.freed import saved_tensors
-from jellyfit.kernels.host import FLAGS
+from jellyfit.kernels.host import FLAGS, function_of
 
 __all__ = ["conv2d", "is_faster"]
 
@@ -496,9 +496,8 @@ def _library(*flags: str) -> _Library | None:
     library = native.load("convolution", _SOURCE, (*FLAGS, "-ffp-contract=fast", *flags))
     if library is None:
         return None
-    library.run.argtypes, library.run.restype = [ctypes.c_char_p], None
     library.panel.restype = library.rows.restype = ctypes.c_int64
-    return _Library(library.run, library.panel(), library.rows())
+    return _Library(function_of(library, "run"), library.panel(), library.rows())
 
 
 @functools.lru_cache(4096)

@@ -20,8 +20,9 @@ from jellyfit.kernels.errors import KernelUnavailableError
 from jellyfit.kernels.host_source import BLOCK, STRETCH, Writer
 from jellyfit.kernels.layout import Param
 
-__all__ = ["FLAGS", "STRETCH", "HostTarget", "load"]
+__all__ = ["FLAGS", "STRETCH", "HostTarget", "function_of", "load", "threads_for"]
 
+_SHARED = 32768  # elements from which threads share the work
 _SCRATCH = 1 << 18  # bytes that a block's kept values may take: they should stay in the second-level cache
 
 _OPENMP = "-fopenmp-simd" if sys.platform == "darwin" else "-fopenmp"  # Apple's compiler has vectors, but no threads
@@ -34,9 +35,19 @@ def load(name: str, source: str, real: torch.dtype) -> Callable[[bytes], None] |
     if library is None:
         return None
     vector.bind(library, source, real)
-    run = library.run
-    run.argtypes, run.restype = [ctypes.c_char_p], None
-    return run
+    return function_of(library, "run")
+
+
+def function_of(library: ctypes.CDLL, name: str) -> Callable[[bytes], None]:
+    """A function of ``library`` that takes one packed list of numbers and pointers."""
+    function: Callable[[bytes], None] = getattr(library, name)
+    function.argtypes, function.restype = [ctypes.c_char_p], None  # type: ignore[attr-defined]
+    return function
+
+
+def threads_for(elements: int) -> int:
+    """How many threads a pass over so many elements is worth: one where starting others takes longer."""
+    return torch.get_num_threads() if elements >= _SHARED else 1
 
 
 class _Pass:
@@ -215,7 +226,7 @@ def _struct(count: int) -> Struct:
 
 def _split(count: int, steps: int, largest: int, threads: int) -> tuple[int, int]:
     """Elements in a block, and threads, for ``count`` elements: small jobs stay on one core."""
-    if count * steps < 32768:
+    if count * steps < _SHARED:
         return largest, 1
     even = -(-count // threads)
     return min(largest, -(-even // 64) * 64), min(threads, -(-count // 64))

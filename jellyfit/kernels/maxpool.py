@@ -6,7 +6,6 @@ compiled for each geometry of windows, and takes many of them at a time.
 
 from __future__ import annotations
 
-import ctypes
 import functools
 from collections.abc import Callable
 from struct import pack
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from jellyfit import kernels, native
 from jellyfit.kernels.freed import saved_tensors
-from jellyfit.kernels.host import FLAGS
+from jellyfit.kernels.host import FLAGS, function_of, threads_for
 
 __all__ = ["Windows", "can_pool", "max_pool"]
 
@@ -177,9 +176,7 @@ def _kernels(windows: Windows) -> tuple[Callable[[bytes], None], Callable[[bytes
     library = native.load("max_pool", _SOURCE, (*FLAGS, *sizes))
     if library is None:
         return None
-    for function in (library.forward, library.backward):
-        function.argtypes, function.restype = [ctypes.c_char_p], None
-    return library.forward, library.backward
+    return function_of(library, "forward"), function_of(library, "backward")
 
 
 def can_pool(x: Tensor, windows: Windows) -> bool:
@@ -226,8 +223,7 @@ def _run(which: int, windows: Windows, x: Tensor, y: Tensor, choice: Tensor) -> 
     passes = _kernels(windows)
     assert passes is not None
     batch, channels, *image = x.shape
-    threads = torch.get_num_threads() if x.numel() >= 32768 else 1
-    sizes = batch * channels, *image, *y.shape[2:], threads
+    sizes = batch * channels, *image, *y.shape[2:], threads_for(x.numel())
     passes[which](pack("9q", *sizes, x.data_ptr(), y.data_ptr(), choice.data_ptr()))
 
 

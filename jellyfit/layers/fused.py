@@ -14,6 +14,8 @@ from jellyfit.neurons.pure import is_backward_running
 
 __all__ = ["Sequential", "batch_norm_neuron"]
 
+_NORMS = (BatchNorm1d, BatchNorm2d, BatchNorm3d)
+
 
 class Sequential(nn.Sequential):
     """``torch.nn.Sequential`` in which a batch norm followed by a neuron runs as one kernel where that is faster.
@@ -39,7 +41,7 @@ class Sequential(nn.Sequential):
         i = 0
         while i < len(modules):
             layer, behind = modules[i], modules[i + 1] if i + 1 < len(modules) else None
-            if isinstance(layer, (BatchNorm1d, BatchNorm2d, BatchNorm3d)) and isinstance(behind, BaseNode):
+            if isinstance(layer, _NORMS) and isinstance(behind, BaseNode):
                 x = batch_norm_neuron(layer, behind, x)
                 i += 2
             else:
@@ -48,15 +50,13 @@ class Sequential(nn.Sequential):
         return x
 
 
-def batch_norm_neuron(
-    norm: BatchNorm1d | BatchNorm2d | BatchNorm3d, node: BaseNode, x_seq: Tensor, residual: Tensor | None = None
-) -> Tensor:
+def batch_norm_neuron(norm: nn.Module, node: BaseNode, x_seq: Tensor, residual: Tensor | None = None) -> Tensor:
     """``node(norm(x_seq))`` or ``node(norm(x_seq) + residual)``, as one kernel where it can be.
 
     It can for float32 sequences on the CPU. What is normalised is then neither written to memory nor kept for backward.
 
     Args:
-        norm: batch norm in step mode ``"m"``.
+        norm: batch norm in step mode ``"m"``; any other norm is applied, and then the neuron.
         node: neuron in step mode ``"m"``.
         x_seq: ``[T, N, C, *]``.
         residual: of the same shape; default: none.
@@ -71,7 +71,11 @@ def batch_norm_neuron(
         >>> layers.batch_norm_neuron(norm, node, torch.zeros(5, 2, 3, 8, 8)).shape
         torch.Size([5, 2, 3, 8, 8])
     """
-    if _can_run_as_one(norm, node, x_seq) and (residual is None or _is_like(residual, x_seq)):
+    if (
+        isinstance(norm, _NORMS)
+        and _can_run_as_one(norm, node, x_seq)
+        and (residual is None or _is_like(residual, x_seq))
+    ):
         if is_backward_running():
             node._check_not_recomputed()
         plan = node.kernels.plan(x_seq, affine=True, residual=residual is not None)
