@@ -11,7 +11,7 @@ one reads and writes is asked for, strip by strip.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 
@@ -28,7 +28,7 @@ STRETCH = 64
 BLOCK = 1024
 """Largest number of elements in a block: what one step takes fits the first-level cache."""
 
-_STRIP = 64  # elements worked on between two requests for memory
+_STRIP = 128  # elements worked on between two requests for memory
 
 _IO = {torch.float32: "float", torch.float64: "double", torch.bfloat16: "bf16", torch.float16: "half"}
 
@@ -45,6 +45,13 @@ typedef {real} real;
 // Have a strip of memory at hand that will soon be read (0) or written (1).
 #define AHEAD(p, write) \\
     for (size_t i = 0; i < STRIP * sizeof(*(p)); i += 64) __builtin_prefetch((const char*)(p) + i, write)
+// What stands in it, for the elements of a strip: a whole strip's loop has a constant length, which makes it faster.
+#define EACH(...) \\
+    if (n - from < STRIP) {{ \\
+        _Pragma("omp simd") for (int64_t e = from; e < n; ++e) {{ __VA_ARGS__ }} \\
+    }} else {{ \\
+        _Pragma("omp simd") for (int64_t e = from; e < from + STRIP; ++e) {{ __VA_ARGS__ }} \\
+    }}
 """
 
 _FLOAT = """\
@@ -71,29 +78,44 @@ _FLOAT = """\
 #define TANH tanhf
 #define ERF erff
 #define POW powf
-#define SIGMOID(x) (1.0f / (1.0f + fast_exp(-(x))))
 #ifdef __FMA__
 #define MAD __builtin_fmaf
 #else
 #define MAD(a, b, c) ((a) * (b) + (c))
 #endif
 
-// exp(x) = 2^k exp(r), |r| <= ln(2)/2, within 1 unit in the last place; without branches, so that it is vectorised
-static inline float fast_exp(float x) {
-    x = x < -104.0f ? -104.0f : x;
-    x = x > 89.0f ? 89.0f : x;
-    const float k = rintf(x * 1.44269504f);
-    const float r = MAD(k, 1.42860677e-6f * -1.0f, MAD(k, -0.693145752f, x));
-    float p = 1.98412698e-4f;
-    p = MAD(p, r, 1.38888889e-3f);
-    p = MAD(p, r, 8.33333333e-3f);
-    p = MAD(p, r, 4.16666667e-2f);
-    p = MAD(p, r, 1.66666667e-1f);
-    p = MAD(p, r, 0.5f);
-    p = MAD(p * r, r, r) + 1.0f;
-    const int32_t whole = (int32_t)k, half = whole >> 1;
-    union { int32_t i; float f; } low = { .i = (half + 127) << 23 }, high = { .i = (whole - half + 127) << 23 };
-    return p * low.f * high.f;
+// exp(x) = 2^k exp(r), |r| <= ln(2)/2, within 1 unit in the last place. Without branches, so that loops become vectors:
+// x is cut to size as an integer (GCC makes many instructions of comparisons of floats that must let NaN through), and
+// x / ln(2) + ROUND has k + 127 in its last bits.
+typedef union { float f; int32_t i; } bits;
+#define ROUND 12583039.0f  // 1.5 * 2^23 + 127
+static inline float cut(float x, bits most) {
+    const bits value = { .f = x };
+    const int32_t sign = value.i & INT32_MIN, size = value.i & INT32_MAX;
+    return (bits){ .i = (size < most.i ? size : most.i) | sign }.f;
+}
+static inline float exp_small(float r) {
+    const float square = r * r;
+    const float low = MAD(r, 0.16666509f, 0.49999994f), high = MAD(r, 0.0083701350f, 0.041668527f);
+    return MAD(MAD(MAD(0.0013811663f, square, high), square, low), square, r + 1.0f);
+}
+static inline float fast_exp(float from) {
+    const float x = cut(from, (bits){ .f = 104.0f });
+    const bits sum = { .f = MAD(x, 1.44269504f, ROUND) };
+    const float k = sum.f - ROUND;
+    const float y = exp_small(MAD(k, -1.42860677e-6f, MAD(k, -0.693145752f, x)));
+    const int32_t whole = sum.i - (bits){ .f = ROUND }.i, half = whole >> 1;  // in two steps, for the smallest results
+    const bits low = { .i = (half + 127) << 23 }, high = { .i = (whole - half + 127) << 23 };
+    return from == from ? y * low.f * high.f : from;
+}
+static inline float SIGMOID(float from) {
+    const float x = cut(from, (bits){ .f = 89.0f });
+    const bits sum = { .f = MAD(x, -1.44269504f, ROUND) };
+    const float k = sum.f - ROUND;
+    const float y = exp_small(MAD(k, -0.693147182f, -x));  // ln(2) in one piece: within 4e-7 where the result is 1e-38
+    const int32_t least = (bits){ .f = ROUND }.i - 127;
+    const bits two = { .i = (sum.i > least ? sum.i : least) << 23 };  // 2^k; 0 for -127, infinity for 128
+    return from == from ? 1.0f / MAD(y, two.f, 1.0f) : from;
 }
 """
 
@@ -140,6 +162,16 @@ static inline uint16_t STORE(float x) {  // round to nearest, half to even
     return (uint16_t)(x != x ? 0x7fc0u : rounded);
 }""",
 }
+
+_SET = """\
+// Not memset, which takes longer to begin than to fill so few bytes: compilers must not see that the value is 0.
+#if defined(__GNUC__) && !defined(__clang__)
+__attribute__((noinline, noclone))
+#endif
+static void set(real* p, real value, int64_t n) {
+    for (int64_t e = 0; e < n; ++e) p[e] = value;
+}
+"""
 
 _ADVISE = """\
 #ifdef __linux__
@@ -203,12 +235,6 @@ static void scatter(double* sums, const real* g, int64_t first, int64_t n, int64
     }
 }
 """
-
-
-def _loop(begin: str, end: str, body: Iterable[str], pad: str) -> list[str]:
-    """A loop over elements that becomes vector instructions."""
-    head = [f"{pad}#pragma omp simd", f"{pad}for (int64_t e = {begin}; e < {end}; ++e) {{"]
-    return [*head, *(f"{pad}    {line}" for line in body), f"{pad}}}"]
 
 
 _BLOCK_BOUNDS = (
@@ -310,10 +336,10 @@ class Writer:
             if number == 0:
                 text.append(f"{pad}for (int64_t from = 0; from < n; from += STRIP) {{")
                 text += [f"{pad}    {line}" for line in ahead]
-                text.append(f"{pad}    const int64_t to = from + STRIP < n ? from + STRIP : n;")
-                text += [*_loop("from", "to", body, pad + "    "), f"{pad}}}"]
+                text += [f"{pad}    EACH(", *(f"{pad}        {line}" for line in body), f"{pad}    )", f"{pad}}}"]
             else:
-                text += _loop("0", "n", body, pad)
+                text += [f"{pad}#pragma omp simd", f"{pad}for (int64_t e = 0; e < n; ++e) {{"]
+                text += [*(f"{pad}    {line}" for line in body), f"{pad}}}"]
             for value in calls:
                 self.used.add(value.op)
                 place = places[id(value)] = f"buffer{len(places)}"
@@ -342,6 +368,7 @@ class Writer:
             _PREAMBLE.format(block=BLOCK, strip=_STRIP, real=self.real, math=math, io=_IO_CODE[self.io]),
             vectors,
             _ADVISE,
+            _SET if self.states or self.graph.reductions else "",
             _FILL if any(self.arrays) else "",
             helpers,
             "void run(const int64_t* a) {",
@@ -387,7 +414,7 @@ class Writer:
         text = []
         for name, start in zip(self.states, self.start, strict=True):
             text.append(f"{pad}if ({name}_first) memcpy({name}_, {name}_first + first, n * sizeof(real));")
-            text.append(f"{pad}else for (int64_t e = 0; e < n; ++e) {name}_[e] = {start};")
+            text.append(f"{pad}else set({name}_, {start}, n);")
         return text
 
     # ---------------------------------------------------------------- the two passes
@@ -488,11 +515,11 @@ class Writer:
         ]
         for name in grads:
             body.append(f"        if ({name}_last) memcpy({name}_, {name}_last + first, n * sizeof(real));")
-            body.append(f"        else memset({name}_, 0, n * sizeof(real));")
+            body.append(f"        else set({name}_, R(0.0), n);")
         body += [
             f"        for (int64_t begin = last; begin >= 0; begin -= {STRETCH}) {{",
             f"            const int64_t end = begin + {STRETCH} < T ? begin + {STRETCH} : T;",
-            *(f"            memset(sum{i}, 0, n * sizeof(real));" for i in range(len(reductions))),
+            *(f"            set(sum{i}, R(0.0), n);" for i in range(len(reductions))),
         ]
         if size:
             body.append("            if (begin == 0) {")
