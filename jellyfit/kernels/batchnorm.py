@@ -2,13 +2,15 @@
 
 The numbers are those of ``torch.nn.functional.batch_norm`` followed by the neuron, to the bit: the same mean and
 variance, the same ``scale * x + shift`` with one rounding; backward is the neuron's kernel, which computes the
-normalised input again, and then torch's own batch-norm backward. A residual, added between the two, is read by the
+normalised input again, and then the batch norm's: for small images torch's, otherwise one of our own, which goes over a
+channel as soon as the neuron's has, while it is still in the cache. A residual, added between the two, is read by the
 neuron's kernel as well.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from struct import pack
@@ -18,14 +20,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from jellyfit import native
+from jellyfit import kernels, native
 from jellyfit.kernels.freed import saved_tensors
 from jellyfit.kernels.fused import FusedStep, eager_gradients
 from jellyfit.kernels.host import FLAGS, function_of, threads_for
+from jellyfit.kernels.norm_backward import SOURCE, NormBackward
 
-__all__ = ["Normalisation", "batch_norm_step", "batch_statistics"]
+__all__ = ["Normalisation", "backward_is_ours", "batch_norm", "batch_norm_step", "batch_statistics"]
 
-_SOURCE = r"""
+_SOURCE = (
+    r"""
 #include <stdint.h>
 #include <math.h>
 #include <string.h>
@@ -68,6 +72,21 @@ void run(const int64_t* a) {
     }
 }
 """
+    + SOURCE
+    + r"""
+// Gradients of a batch norm in training from g [batch, channels, inner], the gradient of its output.
+void backward(const int64_t* a) {
+    const int64_t threads = a[0];
+    const float* g = (const float*)(intptr_t)a[1];
+    Norm norm;
+    memcpy(&norm, a + 2, sizeof(norm));
+    #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+    for (int64_t c = 0; c < norm.channels; ++c) norm_backward(&norm, g, c);
+}
+"""
+)
+
+_LEAST_INNER = 256  # values of a channel that lie together, below which torch's backward pass is as fast
 
 
 @dataclass(frozen=True)
@@ -100,11 +119,10 @@ class Normalisation:
 
 
 @functools.cache
-def _statistics() -> Callable[[bytes], None] | None:
-    library = native.load("batch_statistics", _SOURCE, FLAGS)
-    if library is None:
-        return None
-    return function_of(library, "run")
+def _function(name: str) -> Callable[[bytes], None] | None:
+    """``"run"`` (the statistics) or ``"backward"``; ``None`` without a compiler."""
+    library = native.load("batch_norm", _SOURCE, FLAGS)
+    return None if library is None else function_of(library, name)
 
 
 def batch_statistics(x: Tensor, norm: Normalisation) -> tuple[Tensor, Tensor]:
@@ -117,7 +135,7 @@ def batch_statistics(x: Tensor, norm: Normalisation) -> tuple[Tensor, Tensor]:
     running = norm.running_mean, norm.running_var
     on_host = x.device.type == "cpu" and x.dtype == torch.float32
     plain = on_host and inner > 1 and all(tensor.is_contiguous() for tensor in (x, *running))
-    run = _statistics() if plain else None
+    run = _function("run") if plain else None
     if run is None:
         mean, var = torch.batch_norm_update_stats(x, norm.running_mean, norm.running_var, norm.momentum)
         return mean, (1.0 / torch.sqrt(var.double() + norm.eps)).to(x.dtype)
@@ -127,6 +145,62 @@ def batch_statistics(x: Tensor, norm: Normalisation) -> tuple[Tensor, Tensor]:
     run(pack("9q2d", batch, channels, inner, threads_for(x.numel()), *pointers, norm.momentum, norm.eps))
     torch.autograd.graph.increment_version(running)
     return mean, invstd
+
+
+def backward_is_ours(x: Tensor, weight: Tensor, axis: int) -> bool:
+    """Whether the gradients of a batch norm in training of ``x`` are computed here, by one rule for one and two layers.
+
+    Args:
+        x: float32 on the CPU.
+        weight: of the norm.
+        axis: of the channels.
+    """
+    large = math.prod(x.shape[axis + 1 :]) >= _LEAST_INNER
+    return large and x.is_contiguous() and weight.is_contiguous() and _function("backward") is not None
+
+
+def _gradients(
+    grad: Tensor, x: Tensor, weight: Tensor, mean: Tensor, invstd: Tensor, eps: float, needed: Sequence[bool]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients of input ``[N, C, *]``, weight and bias of a batch norm in training."""
+    run = _function("backward") if backward_is_ours(x, weight, 1) and kernels.applicable(grad) else None
+    if run is None or torch.is_grad_enabled():
+        return torch.ops.aten.native_batch_norm_backward(  # type: ignore[no-any-return]
+            grad, x, weight, None, None, mean, invstd, True, eps, needed
+        )
+    grad = grad.contiguous()
+    norm = NormBackward.of(x, weight, mean, invstd, needed, axis=1)
+    run(pack("12q", threads_for(x.numel()), grad.data_ptr(), *norm.arguments()))
+    return norm.grad_x, norm.grad_weight, norm.grad_bias
+
+
+def batch_norm(x: Tensor, norm: Normalisation) -> Tensor:
+    """``torch.nn.functional.batch_norm`` in training, with a backward pass of our own.
+
+    Forward is torch's, to the bit. Where :func:`backward_is_ours`, gradients are those of the batch norm that runs in
+    one kernel with the neuron behind it, to the bit; they can be differentiated again.
+
+    Args:
+        x: ``[N, C, *]``, float32 on the CPU.
+        norm: what it is made of; the running statistics are updated.
+    """
+    out: Tensor = _BatchNorm.apply(norm, x, norm.weight, norm.bias)  # type: ignore[no-untyped-call]
+    return out
+
+
+class _BatchNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, norm: Normalisation, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        running = norm.running_mean, norm.running_var
+        y, mean, invstd = torch.native_batch_norm(x, weight, bias, *running, True, norm.momentum, norm.eps)
+        ctx.eps = norm.eps
+        ctx.save_for_backward(x, weight, mean, invstd)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, invstd = saved_tensors(ctx)
+        return None, *_gradients(grad, x, weight, mean, invstd, ctx.eps, ctx.needs_input_grad[1:])
 
 
 def batch_norm_step(
@@ -209,6 +283,11 @@ class _Run(torch.autograd.Function):
             given = [x, weight, bias, residual, *tensors]
             needed = ctx.needs_input_grad[3:]
             return None, None, None, *eager_gradients(fused, needed, y, states, params, grad_spikes, grads, given)
+        needed = [bool(need) for need in ctx.needs_input_grad[3:6]]
+        behind = None
+        if norm.training and needed[0] and backward_is_ours(x, weight, 2) and fused.norm_can_follow(x):
+            apart = ctx.needs_input_grad[6]  # otherwise it takes the place of the neuron's
+            behind = NormBackward.of(x, weight, mean, invstd, (apart, *needed[1:]), axis=2)
         grad_y, grad_states, grad_params = fused.backward_pass(
             x,
             tensors[:count],
@@ -218,15 +297,20 @@ class _Run(torch.autograd.Function):
             grads[:count],
             grads[count] if ctx.want_v_seq else None,
             residual,
+            behind,
         )
         found: tuple[Tensor | None, ...] = (None, None, None)
-        needed = [bool(need) for need in ctx.needs_input_grad[3:6]]
-        if grad_y is not None and any(needed):
-            running = (None, None) if norm.training else (norm.running_mean, norm.running_var)
+        if behind is not None:
+            found = grad_y if behind.grad_x is None else behind.grad_x, behind.grad_weight, behind.grad_bias
+        elif grad_y is not None and any(needed):
             flat = [tensor.flatten(0, 1) for tensor in (grad_y, x)]
-            grad_x, *rest = torch.ops.aten.native_batch_norm_backward(
-                *flat, weight, *running, mean, invstd, norm.training, norm.eps, needed
-            )
+            if norm.training:
+                grad_x, *rest = _gradients(flat[0], flat[1], weight, mean, invstd, norm.eps, needed)
+            else:
+                running = norm.running_mean, norm.running_var
+                grad_x, *rest = torch.ops.aten.native_batch_norm_backward(
+                    *flat, weight, *running, mean, invstd, False, norm.eps, needed
+                )
             found = None if grad_x is None else grad_x.view_as(x), *rest
         grad_residual = grad_y if ctx.needs_input_grad[6] else None
         return None, None, None, *found, grad_residual, *grad_states, *grad_params

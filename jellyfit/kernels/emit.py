@@ -83,6 +83,7 @@ class KernelSpec:
         arrays: for each of the graph's parameters, whether it has more than one element.
         title: what the generated source is about.
         lift: pass constants as arguments instead of writing them into the source.
+        affine: the input is scaled and shifted first; a batch norm's backward pass may follow that of the step.
     """
 
     program: Program
@@ -92,6 +93,12 @@ class KernelSpec:
     arrays: Sequence[bool]
     title: str
     lift: bool = False
+    affine: bool = False
+
+    @property
+    def norm_may_follow(self) -> bool:
+        """Whether the host's backward kernel can go on with the backward pass of a batch norm."""
+        return self.affine and self.io == torch.float32
 
 
 _RESERVED = (

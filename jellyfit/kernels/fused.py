@@ -16,9 +16,12 @@ from jellyfit.kernels.errors import KernelUnavailableError
 from jellyfit.kernels.freed import saved_tensors
 from jellyfit.kernels.host import HostTarget
 from jellyfit.kernels.layout import Layout, Param, aligned, is_dense_sequence
+from jellyfit.kernels.norm_backward import NormBackward
 from jellyfit.kernels.trace import StepFunction, trace_step
 
 __all__ = ["FusedStep", "eager_gradients", "source"]
+
+_MOST_SUMS = 1 << 20  # of parameters, kept apart for every channel, while a batch norm follows
 
 
 class Packed(NamedTuple):
@@ -186,6 +189,11 @@ class FusedStep:
         """Spikes, last states, ``v_seq`` and what backward needs kept, outside autograd; ``x`` is dense."""
         return self.target.forward(x, self._aligned(states, x), self._taken(packed, x, residual), want_v_seq, keep)
 
+    def norm_can_follow(self, x: Tensor) -> bool:
+        """Whether :meth:`backward_pass` of contiguous ``x`` can go on with a batch norm's, channel by channel."""
+        periods = sum(period for period, _ in self._layout(x)[1])
+        return isinstance(self.target, HostTarget) and x.dtype == torch.float32 and periods * x.shape[2] <= _MOST_SUMS
+
     def _taken(self, packed: Packed, x: Tensor, residual: Tensor | None) -> list[Param]:
         if residual is None:
             return packed.taken
@@ -201,8 +209,13 @@ class FusedStep:
         grad_lasts: Sequence[Tensor | None],
         grad_v_seq: Tensor | None,
         residual: Tensor | None = None,
+        norm: NormBackward | None = None,
     ) -> tuple[Tensor | None, list[Tensor | None], list[Tensor | None]]:
-        """Gradients of the step's input, of the first states and of the parameters, outside autograd."""
+        """Gradients of the step's input, of the first states and of the parameters, outside autograd.
+
+        If a batch norm before it :meth:`norm_can_follow`, its gradients too; where ``norm`` names no place for that of
+        its input, it takes the place of the gradient of the step's input.
+        """
         reductions = self.graph.reductions
         if grad_spikes is None:
             grad_spikes = torch.zeros_like(x)
@@ -215,6 +228,7 @@ class FusedStep:
             self._aligned(grad_lasts, x),
             None if grad_v_seq is None else aligned(grad_v_seq, x.shape, x.stride(), self.real),
             self._layout(x)[1] if reductions else (),
+            *(() if norm is None else (norm,)),
         )
         grad_params: list[Tensor | None] = [None] * len(self.graph.grad_params)
         if reductions:
@@ -355,7 +369,7 @@ def _specify(
     channels = (shape[1], *(1 for _ in shape[2:])) if affine else None
     graph = trace_step(step, shape, real, states, params, channels, residual)
     arrays = [math.prod(graph.shapes[slot]) != 1 for _, slot in graph.params]
-    return KernelSpec(Program.of(graph), real, dtype, start, arrays, title, lift)
+    return KernelSpec(Program.of(graph), real, dtype, start, arrays, title, lift, affine)
 
 
 _TARGETS: dict[str, Callable[..., HostTarget | cuda.CudaTarget]] = {"cpu": HostTarget, "cuda": cuda.CudaTarget}

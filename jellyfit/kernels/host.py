@@ -19,6 +19,7 @@ from jellyfit.kernels.emit import KernelSpec
 from jellyfit.kernels.errors import KernelUnavailableError
 from jellyfit.kernels.host_source import BLOCK, STRETCH, Writer
 from jellyfit.kernels.layout import Param
+from jellyfit.kernels.norm_backward import NO_NORM, NormBackward
 
 __all__ = ["FLAGS", "STRETCH", "HostTarget", "function_of", "load", "threads_for"]
 
@@ -192,14 +193,18 @@ class HostTarget:
         grad_lasts: Sequence[Tensor | None],
         grad_v_seq: Tensor | None,
         sums: Sequence[tuple[int, int]],
+        norm: NormBackward | None = None,
     ) -> tuple[Tensor, list[Tensor | None], list[Tensor]]:
-        """Gradients of the input, of the states given at the start, and the sums (period and inner size given)."""
+        """Gradients of the input, of the states given at the start, and the sums (period and inner size given).
+
+        With ``norm`` (the kernels are those of an affine step) its backward pass follows behind every channel.
+        """
         job = self._job(x)
         grad_x = torch.empty_like(x)
         grad_firsts = [None if first is None else torch.empty_like(first) for first in firsts]
         if self._backward is None:
             self._backward = self._load("backward")
-        chunks, width, totals = job.blocks, 0, None
+        begin, chunks, width, totals = job.backward, job.blocks, 0, None
         places: list[int] = []
         if sums:
             for period, inner in sums:
@@ -207,8 +212,17 @@ class HostTarget:
                 width += period
             chunks = min(chunks, 64 if width * 256 <= job.size else 8)
             totals = torch.empty(width, dtype=self.real, device="cpu")
+        more: tuple[int, ...] = ()
+        if norm is not None:
+            _, chunks, inner = norm.sizes
+            elements, steps, largest, threads = begin
+            blocks = -(-inner // largest)
+            begin = elements, steps, -(-inner // blocks // 64) * 64, threads
+            more = norm.arguments(grad_x)
+        elif self._spec.norm_may_follow:
+            more = NO_NORM
         self._backward(
-            (*job.backward, chunks, width, *places),
+            (*begin, chunks, width, *more, *places),
             (x, grad_spikes, grad_x, grad_v_seq, kept, totals, *firsts, *grad_lasts, *grad_firsts),
             params,
         )

@@ -18,6 +18,7 @@ import torch
 from jellyfit.kernels import vector
 from jellyfit.kernels.emit import KernelSpec, Names, lines
 from jellyfit.kernels.graph import Value
+from jellyfit.kernels.norm_backward import ARGUMENTS, SOURCE
 from jellyfit.kernels.ops import OPS
 
 __all__ = ["BLOCK", "STRETCH", "Writer"]
@@ -237,10 +238,42 @@ static void scatter(double* sums, const real* g, int64_t first, int64_t n, int64
 """
 
 
-_BLOCK_BOUNDS = (
-    "        const int64_t first = block * E, n = first + E < M ? E : M - first;",
-    "        const int64_t next = first + n < M ? first + n : first;  // elements worked on after these",
+_BLOCK_BOUNDS = """\
+        const int64_t first = block * E, n = first + E < M ? E : M - first;
+        const int64_t next = first + n < M ? first + n : first;  // elements worked on after these"""
+
+# A chunk is some blocks that lie one after another,
+_BLOCKS_OF_CHUNKS = f"""\
+    for (int64_t chunk = 0; chunk < chunks; ++chunk)
+    for (int64_t block = chunk * blocks / chunks; block < (chunk + 1) * blocks / chunks; ++block) {{
+{_BLOCK_BOUNDS}"""
+
+# or, if a batch norm follows, the blocks of a channel, which has a span in every image.
+_BLOCKS_OF_CHANNELS = """\
+    for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+    for (int64_t span = 0; span < spans; ++span) {
+    const int64_t start = norm_inner ? (span * norm_channels + chunk) * norm_inner : chunk * blocks / chunks * E;
+    const int64_t stop = norm_inner ? start + norm_inner : (chunk + 1) * blocks / chunks * E;
+    const int64_t until = stop < M ? stop : M;
+    for (int64_t first = start; first < until; first += E) {
+        const int64_t n = first + E < until ? E : until - first, after = first + n < until ? first + n : until + gap;
+        const int64_t next = after < M ? after : first;  // elements worked on after these"""
+_NORM = (
+    f"    const Norm norm = {{{', '.join(argument.split()[-1] for argument in ARGUMENTS)}}};",
+    "    const int64_t spans = norm_inner ? M / (norm_channels * norm_inner) : 1;",
+    "    const int64_t gap = norm_inner ? (norm_channels - 1) * norm_inner : 0;  // from a span to the next",
 )
+_END_OF_CHANNEL = """\
+    }
+    if (norm_inner) norm_backward(&norm, grad_x, chunk);
+    }"""
+
+_ADD_PARTIAL = """\
+    // the same order whatever the number of threads
+    for (int64_t chunk = 1; chunk < chunks; ++chunk)
+        for (int64_t i = 0; i < width; ++i) partial[i] += partial[chunk * width + i];
+    for (int64_t i = 0; i < width; ++i) sums[i] = (real)partial[i];
+    free(partial);"""
 
 
 class Writer:
@@ -265,6 +298,7 @@ class Writer:
         self.title = spec.title
         self.vectors = vector.available(real)
         self.dtype = real
+        self.norm = spec.norm_may_follow
         self.used: set[str] = set()  # vector functions
         self.sources: dict[int, str] = {}  # where a loop over elements finds a value
         self.states = [self.names(value) for value in self.graph.states]
@@ -435,7 +469,7 @@ class Writer:
             "    const int64_t blocks = (M + E - 1) / E;",
             "    #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)",
             "    for (int64_t block = 0; block < blocks; ++block) {",
-            *_BLOCK_BOUNDS,
+            _BLOCK_BOUNDS,
             *(f"        real {name}_[BLOCK];" for name in self.states),
             *self.param_blocks(" " * 8),
             *self.begin_states(" " * 8),
@@ -467,48 +501,24 @@ class Writer:
 
     def backward(self) -> str:
         """C source of the backward pass."""
-        graph, program, x = self.graph, self.program, self.names(self.graph.x)
+        graph, x = self.graph, self.names(self.graph.x)
         states, reductions = self.states, graph.reductions
-        size = len(program.keep)
-        kept = [f"kept_{self.names(value)}" for value in program.keep]
-        ahead = ["AHEAD(ahead + from, 0);", "if (t + 1 == end) AHEAD(grad_x + t * M + first + from, 1);"]
-        ahead += ["if (t + 1 < end) AHEAD(residual_p + (t + 1) * M + first + from, 0);"] if self.residual else []
-        again = self.loops(
-            program.recompute,
-            [(f"{place}[e] = {{}}", value) for place, value in zip(kept, program.keep, strict=True)]
-            + [(f"{name}_[e] = {{}}", value) for name, value in zip(states, graph.new_states, strict=True)],
-            True,
-            ahead,
-            " " * 20,
-        )
-        for place, value in zip(kept, program.keep, strict=True):
-            self.sources[id(value)] = f"{place}[e]"
+        size = len(self.program.keep)
+        kept = [f"kept_{self.names(value)}" for value in self.program.keep]
         grads = [f"grad_{name}" for name in states]
-        if graph.grad_spike is not None:
-            self.sources[id(graph.grad_spike)] = "LOAD(grad_s_t[e])"
-        for name, grad in zip(grads, graph.grad_new_states, strict=True):
-            if grad is not None:
-                self.sources[id(grad)] = f"{name}_[e]"
-        zero = Value("const")
-        stores: list[tuple[str, Value]] = [("grad_x_t[e] = STORE({})", graph.grad_x or zero)]
-        stores += [(f"{name}_[e] = {{}}", grad or zero) for name, grad in zip(grads, graph.grad_states, strict=True)]
-        stores += [(f"sum{i}[e] += {{}}", reduction.value) for i, reduction in enumerate(reductions)]
-        ahead = ["AHEAD(ahead + from, 0);", "if (t > begin) AHEAD(grad_x_t - M + from, 1);"]
-        back = self.loops(program.backward, stores, False, ahead, " " * 20)
-        follows = f"(begin > 0 ? (begin - {STRETCH}) * M + first : last * M + next)"
+        again, back = self._again(kept), self._back(kept, grads)  # in this order: the second finds what the first kept
         body = [
             *self.param_scalars(),
             "    large_pages(grad_x, T * M * sizeof(io));",
             "    const int64_t blocks = (M + E - 1) / E;",
+            *(_NORM if self.norm else ()),
             f"    const int64_t longest = T < {STRETCH} ? T : {STRETCH}, last = (T - 1) / {STRETCH} * {STRETCH};",
             "    double* partial = calloc(chunks * width, sizeof(double));" if reductions else "",
             "    #pragma omp parallel num_threads(threads) if (threads > 1)",
             "    {",
             f"    real* scratch = malloc(longest * {size} * E * sizeof(real));" if size else "",
             "    #pragma omp for schedule(static)",
-            "    for (int64_t chunk = 0; chunk < chunks; ++chunk)",
-            "    for (int64_t block = chunk * blocks / chunks; block < (chunk + 1) * blocks / chunks; ++block) {",
-            *_BLOCK_BOUNDS,
+            _BLOCKS_OF_CHANNELS if self.norm else _BLOCKS_OF_CHUNKS,
             *(f"        real {name}_[BLOCK];" for name in [*states, *grads]),
             *(f"        real sum{i}[BLOCK];" for i in range(len(reductions))),
             *self.param_blocks(" " * 8),
@@ -520,46 +530,9 @@ class Writer:
             f"        for (int64_t begin = last; begin >= 0; begin -= {STRETCH}) {{",
             f"            const int64_t end = begin + {STRETCH} < T ? begin + {STRETCH} : T;",
             *(f"            set(sum{i}, R(0.0), n);" for i in range(len(reductions))),
+            *again,
+            *back,
         ]
-        if size:
-            body.append("            if (begin == 0) {")
-            body += self.begin_states(" " * 16)
-            if states:
-                body.append("            } else {")
-                body.append(
-                    f"                const real* from = states + (begin / {STRETCH} - 1) * {len(states)} * M + first;"
-                )
-                for i, name in enumerate(states):
-                    body.append(f"                memcpy({name}_, from + {i} * M, n * sizeof(real));")
-            body += [
-                "            }",
-                "            for (int64_t t = begin; t < end; ++t) {  // the forward step again",
-                f"                const io* {x}_t = {x} + t * M + first;",
-                f"                const io* ahead = t + 1 < end ? {x}_t + M : grad_s + t * M + first;",
-                f"                real* at = scratch + (t - begin) * {size} * E;",
-                *(f"                real* {place} = at + {i} * E;" for i, place in enumerate(kept)),
-                "                {",
-                *again,
-                "                }",
-                "            }",
-            ]
-        body += [
-            "            for (int64_t t = end - 1; t >= begin; --t) {  // and back over it",
-            f"                const io* {x}_t = {x} + t * M + first;" if program.loads_x else "",
-            "                const io* grad_s_t = grad_s + t * M + first;" if graph.grad_spike is not None else "",
-            "                io* grad_x_t = grad_x + t * M + first;",
-            f"                const io* ahead = t > begin ? grad_s + (t - 1) * M + first : {x} + {follows};",
-            f"                const real* at = scratch + (t - begin) * {size} * E;" if size else "",
-            *(f"                const real* {place} = at + {i} * E;" for i, place in enumerate(kept)),
-        ]
-        if "v" in states:
-            body += [
-                "                if (grad_v_seq) {",
-                "                    const real* more = grad_v_seq + t * M + first;",
-                "                    for (int64_t e = 0; e < n; ++e) grad_v_[e] += more[e];",
-                "                }",
-            ]
-        body += ["                {", *back, "                }", "            }"]
         for i in range(len(reductions)):
             where = f"partial + chunk * width + sum{i}_offset"
             body.append(f"            scatter({where}, sum{i}, first, n, sum{i}_period, sum{i}_inner);")
@@ -567,21 +540,84 @@ class Writer:
         body += [
             f"        if ({name}_first) memcpy({name}_first + first, {name}_, n * sizeof(real));" for name in grads
         ]
-        body += ["    }", "    free(scratch);" if size else "", "    }"]
-        if reductions:
-            body += [
-                "    // the same order whatever the number of threads",
-                "    for (int64_t chunk = 1; chunk < chunks; ++chunk)",
-                "        for (int64_t i = 0; i < width; ++i) partial[i] += partial[chunk * width + i];",
-                "    for (int64_t i = 0; i < width; ++i) sums[i] = (real)partial[i];",
-                "    free(partial);",
-            ]
+        body += ["    }", _END_OF_CHANNEL if self.norm else "", "    free(scratch);" if size else "", "    }"]
+        body.append(_ADD_PARTIAL if reductions else "")
         arguments = [
             "int64_t M", "int64_t T", "int64_t E", "int64_t threads", "int64_t chunks", "int64_t width",
+            *(ARGUMENTS if self.norm else ()),
             *(f"int64_t sum{i}_{what}" for i in range(len(reductions)) for what in ("period", "inner", "offset")),
             f"const io* {x}", "const io* grad_s", "io* grad_x", "const real* grad_v_seq", "const real* states",
             "real* sums",
             *(f"const real* {name}_first" for name in states), *(f"const real* {name}_last" for name in grads),
             *(f"real* {name}_first" for name in grads), *self.param_arguments(),
         ]  # fmt: skip
-        return self.file(arguments, body, _SCATTER if reductions else "")
+        helpers = (_SCATTER if reductions else "") + (SOURCE if self.norm else "")
+        return self.file(arguments, body, helpers)
+
+    def _again(self, kept: Sequence[str]) -> list[str]:
+        """Lines that run a block forward over a stretch of time again, and keep what the way back needs."""
+        program, states, x = self.program, self.states, self.names(self.graph.x)
+        if not program.keep:
+            return []
+        ahead = ["AHEAD(ahead + from, 0);", "if (t + 1 == end) AHEAD(grad_x + t * M + first + from, 1);"]
+        ahead += ["if (t + 1 < end) AHEAD(residual_p + (t + 1) * M + first + from, 0);"] if self.residual else []
+        stores = [(f"{place}[e] = {{}}", value) for place, value in zip(kept, program.keep, strict=True)]
+        stores += [(f"{name}_[e] = {{}}", value) for name, value in zip(states, self.graph.new_states, strict=True)]
+        text = ["            if (begin == 0) {", *self.begin_states(" " * 16)]
+        if states:
+            text += [
+                "            } else {",
+                f"                const real* from = states + (begin / {STRETCH} - 1) * {len(states)} * M + first;",
+                *(
+                    f"                memcpy({name}_, from + {i} * M, n * sizeof(real));"
+                    for i, name in enumerate(states)
+                ),
+            ]
+        return [
+            *text,
+            "            }",
+            "            for (int64_t t = begin; t < end; ++t) {  // the forward step again",
+            f"                const io* {x}_t = {x} + t * M + first;",
+            f"                const io* ahead = t + 1 < end ? {x}_t + M : grad_s + t * M + first;",
+            f"                real* at = scratch + (t - begin) * {len(kept)} * E;",
+            *(f"                real* {place} = at + {i} * E;" for i, place in enumerate(kept)),
+            "                {",
+            *self.loops(program.recompute, stores, True, ahead, " " * 20),
+            "                }",
+            "            }",
+        ]
+
+    def _back(self, kept: Sequence[str], grads: Sequence[str]) -> list[str]:
+        """Lines that go back over a stretch of time, and leave the gradients of its first states in ``grads``."""
+        graph, program, x = self.graph, self.program, self.names(self.graph.x)
+        for place, value in zip(kept, program.keep, strict=True):
+            self.sources[id(value)] = f"{place}[e]"
+        if graph.grad_spike is not None:
+            self.sources[id(graph.grad_spike)] = "LOAD(grad_s_t[e])"
+        for name, grad in zip(grads, graph.grad_new_states, strict=True):
+            if grad is not None:
+                self.sources[id(grad)] = f"{name}_[e]"
+        zero = Value("const")
+        stores: list[tuple[str, Value]] = [("grad_x_t[e] = STORE({})", graph.grad_x or zero)]
+        stores += [(f"{name}_[e] = {{}}", grad or zero) for name, grad in zip(grads, graph.grad_states, strict=True)]
+        stores += [(f"sum{i}[e] += {{}}", reduction.value) for i, reduction in enumerate(graph.reductions)]
+        ahead = ["AHEAD(ahead + from, 0);", "if (t > begin) AHEAD(grad_x_t - M + from, 1);"]
+        follows = f"(begin > 0 ? (begin - {STRETCH}) * M + first : last * M + next)"
+        text = [
+            "            for (int64_t t = end - 1; t >= begin; --t) {  // and back over it",
+            f"                const io* {x}_t = {x} + t * M + first;" if program.loads_x else "",
+            "                const io* grad_s_t = grad_s + t * M + first;" if graph.grad_spike is not None else "",
+            "                io* grad_x_t = grad_x + t * M + first;",
+            f"                const io* ahead = t > begin ? grad_s + (t - 1) * M + first : {x} + {follows};",
+            f"                const real* at = scratch + (t - begin) * {len(kept)} * E;" if kept else "",
+            *(f"                const real* {place} = at + {i} * E;" for i, place in enumerate(kept)),
+        ]
+        if "v" in self.states:
+            text += [
+                "                if (grad_v_seq) {",
+                "                    const real* more = grad_v_seq + t * M + first;",
+                "                    for (int64_t e = 0; e < n; ++e) grad_v_[e] += more[e];",
+                "                }",
+            ]
+        back = self.loops(program.backward, stores, False, ahead, " " * 20)
+        return [*text, "                {", *back, "                }", "            }"]

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
-from jellyfit import functional
+from jellyfit import functional, kernels
 from jellyfit.errors import ConfigError
+from jellyfit.kernels.batchnorm import Normalisation, backward_is_ours, batch_norm
 from jellyfit.kernels.convolution import conv2d
 from jellyfit.kernels.linear import Linear as _PlainLinear
 from jellyfit.kernels.maxpool import Windows, can_pool, max_pool
@@ -333,6 +334,31 @@ class _BatchNorm(_Stateless):
         if not bias:
             self.register_parameter("bias", None)
         self.step_mode = step_mode
+
+    def run_batch(self, x: Tensor) -> Any:
+        """``[N, C, *] -> [N, C, *]``, with the gradients of a norm that runs as one with a neuron, to the bit."""
+        norm: Any = self
+        if not _has_our_backward(norm, x):
+            return super().run_batch(x)
+        norm._check_input_dim(x)
+        norm.num_batches_tracked.add_(1)
+        running = norm.running_mean, norm.running_var
+        return batch_norm(x, Normalisation(norm.weight, norm.bias, *running, True, norm.momentum, norm.eps))
+
+
+def _has_our_backward(norm: Any, x: Tensor) -> bool:
+    return (
+        norm.training
+        and torch.is_grad_enabled()
+        and norm.affine
+        and norm.bias is not None
+        and norm.track_running_stats
+        and norm.momentum is not None
+        and x.ndim > 2
+        and x.shape[1] == norm.num_features
+        and kernels.on_host(x, norm.weight, norm.bias, norm.running_mean, norm.running_var)
+        and backward_is_ours(x, norm.weight, 1)
+    )
 
 
 class BatchNorm1d(_BatchNorm, nn.BatchNorm1d):

@@ -1,6 +1,7 @@
 """Batch norm and neuron as one kernel: the numbers of the two layers, to the bit."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 
 from jellyfit import backbones, kernels, layers, surrogates
 from jellyfit.kernels.batchnorm import Normalisation, batch_statistics
+from jellyfit.kernels.norm_backward import NormBackward
 from jellyfit.neurons import LIFNode, ParametricLIFNode
 
 
@@ -56,7 +58,19 @@ def assert_close(ours, expected, tolerance=1e-6):
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
-@pytest.mark.parametrize("shape", [(4, 2, 5, 7, 3), (3, 2, 5, 1, 1), (70, 1, 5, 4, 4), (2, 8, 5, 16, 16)], ids=str)
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (4, 2, 5, 7, 3),
+        (3, 2, 5, 1, 1),
+        (70, 1, 5, 4, 4),
+        (2, 8, 5, 16, 16),
+        (4, 3, 5, 17, 19),
+        (3, 2, 5, 33, 40),  # a channel of an image is more than a block
+        (70, 1, 5, 16, 17),
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("kind", [LIFNode, ParametricLIFNode])
 def test_numbers_are_those_of_the_two_layers(kind, shape, channels_last):
     channels_last = channels_last and shape[-1] > 1  # one pixel is both formats, and torch takes either way of summing
@@ -118,11 +132,131 @@ def test_gradients_come_through_recorded_potentials_too():
     assert_close(*results)
 
 
+def ran_as_ours(monkeypatch):
+    """Counts the backward passes that are no longer torch's."""
+    counted, original = [], NormBackward.of.__func__
+    monkeypatch.setattr(
+        NormBackward, "of", classmethod(lambda cls, *a, **k: counted.append(1) or original(cls, *a, **k))
+    )
+    return counted
+
+
+@pytest.mark.parametrize(
+    "norm, shape",
+    [
+        (layers.BatchNorm2d(5), (6, 5, 17, 19)),
+        (layers.BatchNorm2d(5), (1, 5, 16, 16)),
+        (layers.BatchNorm1d(3), (4, 3, 300)),
+        (layers.BatchNorm3d(2), (3, 2, 7, 8, 9)),
+        (layers.ThresholdDependentBatchNorm2d(1.0, 0.5, 4, step_mode="s"), (2, 4, 20, 20)),
+    ],
+    ids=str,
+)
+def test_gradients_of_a_norm_alone_are_exact(norm, shape, monkeypatch):
+    counted = ran_as_ours(monkeypatch)
+    norm = copy.deepcopy(norm)
+    norm.bias.data.normal_(generator=torch.Generator().manual_seed(3))
+    exact = copy.deepcopy(norm).double()
+    x, upstream = draw(*shape), draw(*shape, seed=1)
+    found = []
+    for module, dtype in ((norm, torch.float32), (exact, torch.float64)):
+        leaf = x.detach().to(dtype, copy=True).requires_grad_()
+        y = module(leaf)
+        y.backward(upstream.to(dtype))
+        found.append([y, leaf.grad, *(p.grad for p in module.parameters()), *module.buffers()])
+    assert len(counted) == 1
+    assert_close(*found)
+
+
+def test_forward_of_a_norm_alone_is_torchs_to_the_bit():
+    ours, theirs, x = layers.BatchNorm2d(5), nn.BatchNorm2d(5), draw(6, 5, 17, 19)
+    assert torch.equal(ours(x.requires_grad_()), theirs(x))
+    assert_same_bits(list(ours.buffers()), list(theirs.buffers()))
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_gradients_of_a_norm_alone_are_the_same_bits_for_any_number_of_threads(threads):
+    norm, x, upstream = layers.BatchNorm2d(7), draw(8, 7, 40, 41).requires_grad_(), draw(8, 7, 40, 41, seed=1)
+    before, found = torch.get_num_threads(), []
+    try:
+        for count in (1, threads):
+            torch.set_num_threads(count)
+            found.append(torch.autograd.grad(norm(x), [x, *norm.parameters()], upstream))
+    finally:
+        torch.set_num_threads(before)
+    assert_same_bits(*found)
+
+
+def test_gradients_of_a_norm_alone_can_be_differentiated_again():
+    ours, theirs = layers.BatchNorm2d(3), nn.BatchNorm2d(3)
+    x, upstream = draw(2, 3, 16, 17), draw(2, 3, 16, 17, seed=1)
+    found = []
+    for norm in (ours, theirs):
+        leaf, grad = x.clone().requires_grad_(), upstream.clone().requires_grad_()
+        (first,) = torch.autograd.grad(norm(leaf), leaf, grad, create_graph=True)
+        found.append([first, *torch.autograd.grad(first.square().sum(), [leaf, grad, norm.weight])])
+    assert_close(*found)
+
+
+@pytest.mark.parametrize("frozen", [["x"], ["weight"], ["bias"], ["weight", "bias"]], ids=str)
+@pytest.mark.parametrize("residual", [False, True])
+def test_what_is_frozen_changes_no_other_gradient_of_large_images(frozen, residual):
+    found = []
+    for names in ([], frozen):
+        net = network(ParametricLIFNode)
+        leaves = {"x": draw(4, 2, 5, 17, 16), **dict(net[0].named_parameters()), "w": net[1].w}
+        if residual:
+            leaves["residual"] = draw(4, 2, 5, 17, 16, seed=2)
+        for name, leaf in leaves.items():
+            leaf.requires_grad_(name not in names)
+        spikes = layers.batch_norm_neuron(net[0], net[1], leaves["x"], leaves.get("residual"))
+        spikes.backward(draw(4, 2, 5, 17, 16, seed=4))
+        found.append({name: leaf.grad for name, leaf in leaves.items()})
+    for name in found[0]:
+        assert found[1][name] is None if name in frozen else torch.equal(found[1][name], found[0][name])
+
+
+@pytest.mark.parametrize("shape", [(5, 2, 5, 17, 16), (70, 1, 5, 16, 16)], ids=str)
+def test_states_and_recorded_potentials_of_large_images_have_their_gradients(shape, monkeypatch):
+    counted = ran_as_ours(monkeypatch)
+    one = network(ParametricLIFNode, store_v_seq=True)
+    results = []
+    for net in (one, watched(one)):
+        x, v = draw(*shape).requires_grad_(), draw(*shape[1:], seed=3).requires_grad_()
+        net[1].v = v * 1.0
+        (net(x).sum() + net[1].v_seq.square().sum() + net[1].v.sum()).backward()
+        results.append([x.grad, v.grad, *(p.grad for p in net.parameters())])
+    assert len(counted) == 2
+    assert_close(*results)
+
+
+class ElementwiseLIF(LIFNode):
+    """A neuron with a parameter for every element: too many sums for keeping them apart for every channel."""
+
+    def __init__(self, shape, **options):
+        super().__init__(**options)
+        self.gain = nn.Parameter(torch.linspace(0.5, 1.5, math.prod(shape)).view(shape))
+
+    def neuronal_charge(self, x):
+        super().neuronal_charge(x * self.gain)
+
+
+def test_a_parameter_of_every_element_of_large_images_has_its_gradient():
+    shape = (2, 3, 40, 32, 32)
+    net = layers.Sequential(layers.BatchNorm2d(40, step_mode="m"), ElementwiseLIF(shape[2:], step_mode="m"))
+    results = []
+    for module in (net, watched(net)):
+        x = draw(*shape).requires_grad_()
+        module(x).backward(draw(*shape, seed=1))
+        results.append([x.grad, *(p.grad for p in module.parameters())])
+    assert_close(*results)
+
+
 def test_without_a_compiler_statistics_are_torchs(monkeypatch):
     net, x, upstream = network(), draw(4, 2, 5, 7, 3), draw(4, 2, 5, 7, 3, seed=7)
     twin = copy.deepcopy(net)
     expected = run(twin, x, upstream)[2]
-    monkeypatch.setattr("jellyfit.kernels.batchnorm._statistics", lambda: None)
+    monkeypatch.setattr("jellyfit.kernels.batchnorm._function", lambda name: None)
     assert_same_bits(run(net, x, upstream)[2], expected)
 
 
