@@ -5,7 +5,8 @@
 A step is forward, cross entropy of the mean over time, backward and optimizer: the same net, weights, batch, T, dtype,
 memory format and optimizer for all, in one process and in turns. Before they are timed, contenders are compared in
 float64: outputs and all gradients. Figures are the others' times over jellyfit's within a turn; "eager" is jellyfit
-with ``backend="torch"``. Dropout is off.
+with ``backend="torch"``. Dropout is off. Freed memory is kept, for all of them, as ``jellyfit fit`` does it
+(``--give-back``: it is not).
 
 "time" follows T, "memory" is what a process of its own takes for a step, "profile" is where jellyfit's step goes.
 """
@@ -30,6 +31,7 @@ from nets import CASES, Case, Contender
 from timing import machine, once, ratio, spread, take_turns
 from torch import Tensor
 
+from jellyfit.memory import keep_freed_memory
 from jellyfit.profiling import LayerTimes, peak_memory
 
 SECTIONS = ("nets", "time", "memory", "profile")
@@ -193,6 +195,7 @@ def run_memory(options: argparse.Namespace, figures: dict[str, Any]) -> list[dic
                 continue
             command = [sys.executable, __file__, "--child", name, str(CASES.index(case))]
             command += ["--memory-format", options.memory_format, "--dtype", options.dtype]
+            command += ["--give-back"] if options.give_back else []
             command += ["--optimizer", options.optimizer, "--threads", str(torch.get_num_threads())]
             done = subprocess.run(command, check=True, capture_output=True, text=True)
             row["mib"][name] = float(done.stdout.splitlines()[-1])
@@ -252,6 +255,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--dtype", choices=tuple(DTYPES), default="float32", help="bfloat16: by autocast")
     parser.add_argument("--optimizer", choices=tuple(OPTIMIZERS), default="sgd")
     parser.add_argument("--threads", type=int, help="default: PyTorch's")
+    parser.add_argument("--give-back", action="store_true", help="freed memory, as glibc does it by default")
     parser.add_argument("--seconds", type=float, default=30.0, help="for the turns of a net, default 30")
     parser.add_argument("--without", nargs="*", choices=list(peers.LIBRARIES), default=[], help="leave these peers out")
     parser.add_argument("--json", type=Path, help="write the figures here")
@@ -268,11 +272,15 @@ def main() -> None:
     options = parse()
     if options.threads:
         torch.set_num_threads(options.threads)
+    if not options.give_back:
+        keep_freed_memory()
     if options.child:
         print(child(options.child[0], CASES[int(options.child[1])], options))
         return
     figures: dict[str, Any] = {"machine": machine(), "checks": []}
-    figures["settings"] = {name: getattr(options, name) for name in ("memory_format", "dtype", "optimizer")}
+    figures["settings"] = {
+        name: getattr(options, name) for name in ("memory_format", "dtype", "optimizer", "give_back")
+    }
     figures["libraries"] = {library: peers.version(library) for library in peers.LIBRARIES}
     print(json.dumps({key: figures[key] for key in ("machine", "settings", "libraries")}, indent=1))
     sections = {"nets": run_nets, "time": run_time, "memory": run_memory, "profile": run_profile}

@@ -191,8 +191,12 @@ class FusedStep:
 
     def norm_can_follow(self, x: Tensor) -> bool:
         """Whether :meth:`backward_pass` of contiguous ``x`` can go on with a batch norm's, channel by channel."""
-        periods = sum(period for period, _ in self._layout(x)[1])
-        return isinstance(self.target, HostTarget) and x.dtype == torch.float32 and periods * x.shape[2] <= _MOST_SUMS
+        if not isinstance(self.target, HostTarget) or x.dtype != torch.float32:
+            return False
+        channels = x.shape[2]
+        if self.graph.reductions:  # whose order of summation must not depend on the number of threads
+            return sum(period for period, _ in self._layout(x)[1]) * channels <= _MOST_SUMS
+        return channels >= torch.get_num_threads()  # which share the channels
 
     def _taken(self, packed: Packed, x: Tensor, residual: Tensor | None) -> list[Param]:
         if residual is None:
