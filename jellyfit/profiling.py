@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["KINDS", "LayerTimes", "peak_memory"]
 
 KINDS = ("neurons", "convolutions", "linear layers", "norms", "pooling")
-"""Kinds of layers. What runs a norm and a neuron as one counts for neurons, but for the norm's backward."""
+"""Kinds of layers. What runs a norm and a neuron as one counts for neurons; small images' norms run backward apart."""
 
 _CLASSES: tuple[tuple[str, tuple[type, ...]], ...] = (
     ("neurons", (BaseNode,)),

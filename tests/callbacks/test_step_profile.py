@@ -45,7 +45,8 @@ def test_from_the_command_line(cli: Cli, tmp_path: Path, digits_root: Path, prof
         assert figures["layers"] == {}, "torch has one profiler at a time"
     else:
         assert sum(figures["layers"].values()) == pytest.approx(1)
-        assert min(figures["layers"][kind] for kind in ("convolutions", "neurons", "pooling", "norms")) > 0
+        assert min(figures["layers"][kind] for kind in ("convolutions", "neurons", "pooling")) > 0
+        assert "norms" not in figures["layers"], "they run as one with the neurons"
         assert "of forward and backward: " in outcome.out
     assert "  peak memory " in outcome.out
     assert outcome.out.count("Advice: ") == 1

@@ -146,6 +146,7 @@ def ran_as_ours(monkeypatch):
     [
         (layers.BatchNorm2d(5), (6, 5, 17, 19)),
         (layers.BatchNorm2d(5), (1, 5, 16, 16)),
+        (layers.BatchNorm2d(2), (2, 2, 90, 101)),
         (layers.BatchNorm1d(3), (4, 3, 300)),
         (layers.BatchNorm3d(2), (3, 2, 7, 8, 9)),
         (layers.ThresholdDependentBatchNorm2d(1.0, 0.5, 4, step_mode="s"), (2, 4, 20, 20)),
