@@ -158,7 +158,7 @@ def test_gradients_of_a_norm_alone_are_exact(norm, shape, monkeypatch):
     norm = copy.deepcopy(norm)
     norm.bias.data.normal_(generator=torch.Generator().manual_seed(3))
     exact = copy.deepcopy(norm).double()
-    x, upstream = draw(*shape), draw(*shape, seed=1)
+    x, upstream = draw(*shape), draw(*shape, seed=1) - 0.7  # about 0: the mean is rounded, for torch too
     found = []
     for module, dtype in ((norm, torch.float32), (exact, torch.float64)):
         leaf = x.detach().to(dtype, copy=True).requires_grad_()
