@@ -147,31 +147,38 @@ def batch_statistics(x: Tensor, norm: Normalisation) -> tuple[Tensor, Tensor]:
     return mean, invstd
 
 
-def backward_is_ours(x: Tensor, weight: Tensor, axis: int) -> bool:
+def backward_is_ours(x: Tensor, weight: Tensor) -> bool:
     """Whether the gradients of a batch norm in training of ``x`` are computed here, by one rule for one and two layers.
 
     Args:
-        x: float32 on the CPU.
+        x: ``[N, C, *]``, float32 on the CPU.
         weight: of the norm.
-        axis: of the channels.
     """
-    large = math.prod(x.shape[axis + 1 :]) >= _LEAST_INNER
+    large = math.prod(x.shape[2:]) >= _LEAST_INNER
     return large and x.is_contiguous() and weight.is_contiguous() and _function("backward") is not None
 
 
 def _gradients(
-    grad: Tensor, x: Tensor, weight: Tensor, mean: Tensor, invstd: Tensor, eps: float, needed: Sequence[bool]
+    norm: Normalisation,
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    mean: Tensor,
+    invstd: Tensor,
+    needed: Sequence[bool],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients of input ``[N, C, *]``, weight and bias of a batch norm in training."""
-    run = _function("backward") if backward_is_ours(x, weight, 1) and kernels.applicable(grad) else None
-    if run is None or torch.is_grad_enabled():
+    """Gradients of a batch norm's input ``[N, C, *]``, weight and bias."""
+    ours = norm.training and backward_is_ours(x, weight) and kernels.applicable(grad) and not torch.is_grad_enabled()
+    run = _function("backward") if ours else None
+    if run is None:
+        running = (None, None) if norm.training else (norm.running_mean, norm.running_var)
         return torch.ops.aten.native_batch_norm_backward(  # type: ignore[no-any-return]
-            grad, x, weight, None, None, mean, invstd, True, eps, needed
+            grad, x, weight, *running, mean, invstd, norm.training, norm.eps, needed
         )
     grad = grad.contiguous()
-    norm = NormBackward.of(x, weight, mean, invstd, needed, axis=1)
-    run(pack("12q", threads_for(x.numel()), grad.data_ptr(), *norm.arguments()))
-    return norm.grad_x, norm.grad_weight, norm.grad_bias
+    back = NormBackward.of(x, weight, mean, invstd, needed)
+    run(pack("12q", threads_for(x.numel()), grad.data_ptr(), *back.arguments()))
+    return back.grad_x, back.grad_weight, back.grad_bias
 
 
 def batch_norm(x: Tensor, norm: Normalisation) -> Tensor:
@@ -193,14 +200,14 @@ class _BatchNorm(torch.autograd.Function):
     def forward(ctx: Any, norm: Normalisation, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         running = norm.running_mean, norm.running_var
         y, mean, invstd = torch.native_batch_norm(x, weight, bias, *running, True, norm.momentum, norm.eps)
-        ctx.eps = norm.eps
+        ctx.norm = norm
         ctx.save_for_backward(x, weight, mean, invstd)
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, invstd = saved_tensors(ctx)
-        return None, *_gradients(grad, x, weight, mean, invstd, ctx.eps, ctx.needs_input_grad[1:])
+        return None, *_gradients(ctx.norm, grad, x, weight, mean, invstd, ctx.needs_input_grad[1:])
 
 
 def batch_norm_step(
@@ -284,10 +291,10 @@ class _Run(torch.autograd.Function):
             needed = ctx.needs_input_grad[3:]
             return None, None, None, *eager_gradients(fused, needed, y, states, params, grad_spikes, grads, given)
         needed = [bool(need) for need in ctx.needs_input_grad[3:6]]
-        behind = None
-        if norm.training and needed[0] and backward_is_ours(x, weight, 2) and fused.norm_can_follow(x):
+        behind, images = None, x.flatten(0, 1)
+        if norm.training and needed[0] and backward_is_ours(images, weight) and fused.norm_can_follow(x):
             apart = ctx.needs_input_grad[6]  # otherwise it takes the place of the neuron's
-            behind = NormBackward.of(x, weight, mean, invstd, (apart, *needed[1:]), axis=2)
+            behind = NormBackward.of(images, weight, mean, invstd, (apart, *needed[1:]))
         grad_y, grad_states, grad_params = fused.backward_pass(
             x,
             tensors[:count],
@@ -301,16 +308,10 @@ class _Run(torch.autograd.Function):
         )
         found: tuple[Tensor | None, ...] = (None, None, None)
         if behind is not None:
-            found = grad_y if behind.grad_x is None else behind.grad_x, behind.grad_weight, behind.grad_bias
+            grad_x = grad_y if behind.grad_x is None else behind.grad_x.view_as(x)
+            found = grad_x, behind.grad_weight, behind.grad_bias
         elif grad_y is not None and any(needed):
-            flat = [tensor.flatten(0, 1) for tensor in (grad_y, x)]
-            if norm.training:
-                grad_x, *rest = _gradients(flat[0], flat[1], weight, mean, invstd, norm.eps, needed)
-            else:
-                running = norm.running_mean, norm.running_var
-                grad_x, *rest = torch.ops.aten.native_batch_norm_backward(
-                    *flat, weight, *running, mean, invstd, False, norm.eps, needed
-                )
+            grad_x, *rest = _gradients(norm, grad_y.flatten(0, 1), images, weight, mean, invstd, needed)
             found = None if grad_x is None else grad_x.view_as(x), *rest
         grad_residual = grad_y if ctx.needs_input_grad[6] else None
         return None, None, None, *found, grad_residual, *grad_states, *grad_params

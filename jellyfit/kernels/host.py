@@ -218,7 +218,7 @@ class HostTarget:
             elements, steps, largest, threads = begin
             blocks = -(-inner // largest)
             begin = elements, steps, -(-inner // blocks // 64) * 64, threads
-            more = norm.arguments(grad_x)
+            more = (norm if norm.grad_x is not None else norm._replace(grad_x=grad_x)).arguments()
         elif self._spec.norm_may_follow:
             more = NO_NORM
         self._backward(

@@ -79,10 +79,9 @@ class NormBackward(NamedTuple):
     """A batch norm's backward pass in training, for a kernel whose source holds :data:`SOURCE`.
 
     Attributes:
-        x: ``[T, N, C, *]`` or ``[N, C, *]``, contiguous.
+        x: ``[N, C, *]``, contiguous.
         mean, invstd, weight: per channel.
         grad_x, grad_weight, grad_bias: where the gradients go, or ``None``.
-        axis: of the channels.
     """
 
     x: Tensor
@@ -92,33 +91,23 @@ class NormBackward(NamedTuple):
     grad_x: Tensor | None
     grad_weight: Tensor | None
     grad_bias: Tensor | None
-    axis: int
 
     @classmethod
-    def of(
-        cls, x: Tensor, weight: Tensor, mean: Tensor, invstd: Tensor, needed: Sequence[bool], axis: int
-    ) -> NormBackward:
+    def of(cls, x: Tensor, weight: Tensor, mean: Tensor, invstd: Tensor, needed: Sequence[bool]) -> NormBackward:
         """With room for the gradients of input, weight and bias that are ``needed``."""
         room = [
             torch.empty_like(like) if need else None for like, need in zip((x, weight, weight), needed, strict=True)
         ]
-        return cls(x, mean, invstd, weight, room[0], room[1], room[2], axis)
+        return cls(x, mean, invstd, weight, room[0], room[1], room[2])
 
     @property
     def sizes(self) -> tuple[int, int, int]:
         """Images, channels, and values of an image's channel."""
-        shape = self.x.shape
-        return math.prod(shape[: self.axis]), shape[self.axis], math.prod(shape[self.axis + 1 :])
+        return self.x.shape[0], self.x.shape[1], math.prod(self.x.shape[2:])
 
-    def arguments(self, grad_x: Tensor | None = None) -> tuple[int, ...]:
-        """The fields of the C structure; ``grad_x`` is where that gradient goes if no place is named."""
-        places = (
-            (self.grad_x if grad_x is None or self.grad_x is not None else grad_x),
-            self.grad_weight,
-            self.grad_bias,
-        )
-        tensors = self.x, self.mean, self.invstd, self.weight, *places
-        return *self.sizes, *(0 if tensor is None else tensor.data_ptr() for tensor in tensors)
+    def arguments(self) -> tuple[int, ...]:
+        """The fields of the C structure."""
+        return *self.sizes, *(0 if tensor is None else tensor.data_ptr() for tensor in self)
 
 
 ARGUMENTS = (
@@ -128,5 +117,5 @@ ARGUMENTS = (
 )
 """The fields of the C structure, as arguments of a kernel."""
 
-NO_NORM = (0,) * 10
+NO_NORM = (0,) * len(ARGUMENTS)
 """What a kernel takes for them where no norm follows."""

@@ -357,7 +357,7 @@ def _has_our_backward(norm: Any, x: Tensor) -> bool:
         and x.ndim > 2
         and x.shape[1] == norm.num_features
         and kernels.on_host(x, norm.weight, norm.bias, norm.running_mean, norm.running_var)
-        and backward_is_ours(x, norm.weight, 1)
+        and backward_is_ours(x, norm.weight)
     )
 
 
