@@ -6,9 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from jellyfit import kernels
-from jellyfit.kernels import Normalisation
 from jellyfit.kernels.layout import is_dense_sequence
-from jellyfit.layers.stateless import BatchNorm1d, BatchNorm2d, BatchNorm3d
+from jellyfit.layers.stateless import BatchNorm1d, BatchNorm2d, BatchNorm3d, is_whole, next_batch_of
 from jellyfit.neurons.base import BaseNode
 from jellyfit.neurons.pure import is_backward_running
 
@@ -80,24 +79,7 @@ def batch_norm_neuron(norm: nn.Module, node: BaseNode, x_seq: Tensor, residual: 
             node._check_not_recomputed()
         plan = node.kernels.plan(x_seq, affine=True, residual=residual is not None)
         if plan is not None:
-            training = norm.training
-            if training:
-                norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
-            return node.kernels.run(
-                node,
-                plan,
-                x_seq,
-                Normalisation(
-                    norm.weight,
-                    norm.bias,
-                    norm.running_mean,  # type: ignore[arg-type]
-                    norm.running_var,  # type: ignore[arg-type]
-                    training,
-                    norm.momentum,  # type: ignore[arg-type]
-                    norm.eps,
-                ),
-                residual,
-            )
+            return node.kernels.run(node, plan, x_seq, next_batch_of(norm), residual)
     y = norm(x_seq)
     return node(y if residual is None else y + residual)  # type: ignore[no-any-return]
 
@@ -110,10 +92,7 @@ def _can_run_as_one(norm: BatchNorm1d | BatchNorm2d | BatchNorm3d, node: BaseNod
         and type(norm).run_batch is BatchNorm2d.run_batch
         and norm.step_mode == node.step_mode == "m"
         and node.backend in ("auto", "cpu")
-        and norm.affine
-        and norm.bias is not None
-        and norm.track_running_stats
-        and norm.momentum is not None
+        and is_whole(norm)
         and norm.weight.dtype == norm.running_mean.dtype == norm.running_var.dtype == torch.float32  # type: ignore[union-attr]
         and norm.num_features == x.shape[2]
         and x.numel() > x.shape[2]

@@ -341,19 +341,27 @@ class _BatchNorm(_Stateless):
         if not _has_our_backward(norm, x):
             return super().run_batch(x)
         norm._check_input_dim(x)
+        return batch_norm(x, next_batch_of(norm))
+
+
+def is_whole(norm: Any) -> bool:
+    """Whether a batch norm has all parts of a :class:`~jellyfit.kernels.Normalisation`."""
+    return norm.affine and norm.bias is not None and norm.track_running_stats and norm.momentum is not None
+
+
+def next_batch_of(norm: Any) -> Normalisation:
+    """What a batch norm is made of, for its next batch, which is counted in training."""
+    if norm.training:
         norm.num_batches_tracked.add_(1)
-        running = norm.running_mean, norm.running_var
-        return batch_norm(x, Normalisation(norm.weight, norm.bias, *running, True, norm.momentum, norm.eps))
+    running = norm.running_mean, norm.running_var
+    return Normalisation(norm.weight, norm.bias, *running, norm.training, norm.momentum, norm.eps)
 
 
 def _has_our_backward(norm: Any, x: Tensor) -> bool:
     return (
         norm.training
         and torch.is_grad_enabled()
-        and norm.affine
-        and norm.bias is not None
-        and norm.track_running_stats
-        and norm.momentum is not None
+        and is_whole(norm)
         and x.ndim > 2
         and x.shape[1] == norm.num_features
         and kernels.on_host(x, norm.weight, norm.bias, norm.running_mean, norm.running_var)
