@@ -64,13 +64,14 @@ bench-events: $(VENV)/.peers ## events: decoding, frames, loading (two minutes)
 
 bench-neurons: $(VENV)/.peers ## neurons and small layers (half an hour)
 	mkdir -p $(RESULTS)
-	$(BIN)/python benchmarks/overhead.py --json $(RESULTS)/overhead.json
 	$(BIN)/python benchmarks/neurons.py --compile --json $(RESULTS)/neurons.json
 	$(BIN)/python benchmarks/open_neuromorphic.py --json $(RESULTS)/open_neuromorphic.json
 
 bench-training: $(VENV)/.peers ## training steps of whole networks, and of two processes
 	mkdir -p $(RESULTS)
+	$(BIN)/python benchmarks/overhead.py --json $(RESULTS)/overhead.json
 	$(BIN)/python benchmarks/training.py --json $(RESULTS)/training.json
+	$(BIN)/python benchmarks/training.py --only nets --threads 1 --json $(RESULTS)/training_nets.json
 	$(BIN)/python benchmarks/scaling.py --json $(RESULTS)/scaling.json
 
 bench-control: $(VENV)/.peers ## updates of a spiking actor

@@ -1,8 +1,9 @@
 """What the framework costs: a training step of the digits net under jellyfit and Lightning, over a plain PyTorch loop.
 
-Both train the same net on the same batches with the same loss and optimizer, taking turns in one process; the figure
-is the median, over the turns, of the ratio of the times per step, `jellyfit / plain - 1`. Freed memory is kept for
-both, as `jellyfit fit` does it: what glibc gives back and maps anew, in one turn or another, is ten times that.
+Both train the same net on the same batches with the same loss and optimizer, a step of the one after a step of the
+other (on a GPU, 20), so that whatever else the machine does meets both alike; the figure is the median of the
+differences, over the median of the plain step. Freed memory is kept for both, as `jellyfit fit` does it: what glibc
+gives back and maps anew, in one step or another, is ten times that.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from torch.utils.data import DataLoader
 
 from jellyfit import backbones, losses, neurons, surrogates
 from jellyfit.callbacks import PlainProgress
-from jellyfit.datamodules import Batch
+from jellyfit.datamodules import Batch, as_batch
 from jellyfit.memory import keep_freed_memory
 from jellyfit.tasks import ClassificationTask
+
+UNCOUNTED = 20  # steps at the start
 
 
 def make_net() -> backbones.SpikingConvNet:
@@ -35,20 +38,6 @@ def make_batches(steps: int) -> list[Batch]:
     generator = torch.Generator().manual_seed(0)
     frames = [torch.randint(0, 3, (10, 32, 2, 34, 34), dtype=torch.uint8, generator=generator) for _ in range(4)]
     return [Batch(frames[i % 4], torch.arange(32) % 10) for i in range(steps)]
-
-
-def plain(batches: list[Batch], device: torch.device) -> float:
-    net, loss_function = make_net().to(device), losses.PerStepCrossEntropy()
-    optimizer = torch.optim.AdamW(net.parameters(), lr=0.002)
-    net.train()
-    for batch in batches[:3]:
-        plain_step(net, loss_function, optimizer, batch, device)
-    synchronise(device)
-    begin = time.perf_counter()
-    for batch in batches[3:]:
-        plain_step(net, loss_function, optimizer, batch, device)
-    synchronise(device)
-    return (time.perf_counter() - begin) / (len(batches) - 3)
 
 
 def plain_step(
@@ -65,30 +54,45 @@ def plain_step(
     optimizer.step()
 
 
-class Stopwatch(pl.Callback):
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.begin = self.end = 0.0
+class Alternate(pl.Callback):
+    """After every ``block`` steps of the trainer, as many of the plain loop; both are timed, in seconds a step."""
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, module: pl.LightningModule, batch: object, batch_idx: int
+    def __init__(self, device: torch.device, block: int) -> None:
+        self.device, self.block = device, block
+        self.net, self.loss_function = make_net().to(device), losses.PerStepCrossEntropy()
+        self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=0.002)
+        self.framework: list[float] = []
+        self.plain: list[float] = []
+        self.end = 0.0
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: object, batch: Batch, batch_idx: int
     ) -> None:
-        if batch_idx == 3:
-            synchronise(self.device)
-            self.begin = time.perf_counter()
+        if (batch_idx + 1) % self.block:
+            return
+        begin = self.now()
+        for _ in range(self.block):
+            plain_step(self.net, self.loss_function, self.optimizer, batch, self.device)
+        end = self.now()
+        if batch_idx >= UNCOUNTED:
+            self.framework.append((begin - self.end) / self.block)
+            self.plain.append((end - begin) / self.block)
+        self.end = end
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        synchronise(self.device)
-        self.end = time.perf_counter()
+    def now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
 
 
-def framework(batches: list[Batch], device: torch.device) -> float:
+def alternate(batches: list[Batch], device: torch.device) -> Alternate:
+    block = 20 if device.type == "cuda" else 1  # a GPU is waited for only at their ends, as in training
     task = ClassificationTask(
         make_net(),
         loss=losses.PerStepCrossEntropy(),
         optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=0.002),
     )
-    watch = Stopwatch(device)
+    both = Alternate(device, block)
     trainer = pl.Trainer(
         max_epochs=1,
         accelerator="gpu" if device.type == "cuda" else "cpu",
@@ -97,41 +101,38 @@ def framework(batches: list[Batch], device: torch.device) -> float:
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[PlainProgress(), watch],
+        callbacks=[PlainProgress(), both],
     )
-    trainer.fit(task, DataLoader(batches, batch_size=None))
-    return (watch.end - watch.begin) / (len(batches) - 3)
-
-
-def synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+    trainer.fit(task, DataLoader(batches, batch_size=None, collate_fn=as_batch))
+    return both
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=33, help="training steps a turn, the first 3 not counted")
-    parser.add_argument("--turns", type=int, default=7, help="turns of each")
+    parser.add_argument("--steps", type=int, default=600, help=f"steps of each, after {UNCOUNTED} that do not count")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--json", type=Path, help="write the figures here")
     arguments = parser.parse_args()
     keep_freed_memory()
     device = torch.device(arguments.device)
-    batches = make_batches(arguments.steps)
-    pairs = [(plain(batches, device), framework(batches, device)) for _ in range(arguments.turns)]
-    ratios = sorted(b / a for a, b in pairs)
+    both = alternate(make_batches(arguments.steps + UNCOUNTED), device)
+    differences = [framework - plain for framework, plain in zip(both.framework, both.plain, strict=True)]
+    plain = statistics.median(both.plain)
+    low, middle, high = (100 * value / plain for value in statistics.quantiles(differences, n=4))
     figures = {
         "device": torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.machine()} CPU",
         "date": time.strftime("%Y-%m-%d"),
         "torch": torch.__version__,
         "lightning": pl.__version__,
-        "plain_ms": 1e3 * statistics.median(a for a, _ in pairs),
-        "jellyfit_ms": 1e3 * statistics.median(b for _, b in pairs),
-        "overhead_percent": 100 * (statistics.median(ratios) - 1),
-        "overhead_percent_per_turn": [100 * (ratio - 1) for ratio in ratios],
+        "threads": torch.get_num_threads(),
+        "steps": arguments.steps,
+        "plain_ms": 1e3 * plain,
+        "jellyfit_ms": 1e3 * statistics.median(both.framework),
+        "overhead_percent": middle,
+        "overhead_percent_quartiles": [low, high],
     }
     print(f"plain PyTorch {figures['plain_ms']:.2f} ms/step, jellyfit {figures['jellyfit_ms']:.2f} ms/step")
-    print(f"overhead {figures['overhead_percent']:.2f} % (turns: {ratios[0] - 1:.1%} to {ratios[-1] - 1:.1%})")
+    print(f"overhead {middle:.2f} % (quartiles of single steps: {low:.1f} to {high:.1f} %)")
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
 

@@ -10,15 +10,18 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from jellyfit.errors import InputError
+from jellyfit.errors import ConfigError, InputError
 from jellyfit.functional import named_neurons
 from jellyfit.neurons import BaseNode
 from jellyfit.neurons.pure import is_backward_running
 
-__all__ = ["FiringRateMeter", "SpikeRecorder", "WeightedMean", "per_class"]
+__all__ = ["Accuracy", "FiringRateMeter", "SpikeRecorder", "WeightedMean", "per_class"]
 
 # Sums over a whole data set; Apple's GPUs have no float64.
 SUM_DTYPE = torch.float32 if torch.backends.mps.is_available() else torch.float64
+
+
+_SET_BY_UPDATES = frozenset({"total", "weight", "_computed", "_update_count"})
 
 
 class WeightedMean(Metric):
@@ -46,6 +49,12 @@ class WeightedMean(Metric):
         self.add_state("total", torch.zeros((), dtype=SUM_DTYPE), dist_reduce_fx="sum")
         self.add_state("weight", torch.zeros((), dtype=SUM_DTYPE), dist_reduce_fx="sum")
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _SET_BY_UPDATES:
+            self.__dict__[name] = value  # nn.Module's way to a plain attribute takes longer than what is counted
+        else:
+            super().__setattr__(name, value)
+
     def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> WeightedMean:
         # follows the network to its device, never to half precision
         super()._apply(lambda tensor: tensor.to(fn(tensor).device), exclude_state)
@@ -63,6 +72,45 @@ class WeightedMean(Metric):
     def so_far(self) -> float:
         """The mean on this process alone, for showing progress; NaN before any update. Waits for the GPU."""
         return float(self.total / self.weight)
+
+
+class Accuracy(WeightedMean):
+    """Share of samples whose class is among the ``top_k`` with the largest scores, over all processes.
+
+    The same value as torchmetrics' ``MulticlassAccuracy(average="micro")``, which counts per class what this has no use
+    for: an update takes a fifth of the time, which in the steps of small networks can be seen.
+
+    Args:
+        top_k: default 1; of equal scores, the first counts.
+
+    Raises:
+        ConfigError: ``top_k`` below 1.
+
+    Examples:
+        >>> import torch
+        >>> from jellyfit.metrics import Accuracy
+        >>> accuracy = Accuracy()
+        >>> accuracy.update(torch.tensor([[0.1, 0.9], [0.8, 0.2]]), torch.tensor([1, 1]))
+        >>> accuracy.compute().item()
+        0.5
+    """
+
+    higher_is_better = True
+
+    def __init__(self, top_k: int = 1) -> None:
+        super().__init__()
+        if top_k < 1:
+            raise ConfigError(f"Accuracy(top_k={top_k}): expected at least 1.")
+        self.top_k = top_k
+
+    def update(self, preds: Tensor, target: Tensor) -> None:  # type: ignore[override]
+        """Count samples by their scores ``[N, C]`` and classes ``[N]``."""
+        if self.top_k == 1:
+            hits = preds.argmax(-1) == target
+        else:
+            hits = preds.topk(self.top_k).indices == target.unsqueeze(-1)
+        self.total = self.total + hits.sum()
+        self.weight = self.weight + len(target)
 
 
 class _NeuronHooks:

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 from torchmetrics import Metric
-from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+from torchmetrics.classification import MulticlassConfusionMatrix
 
 from jellyfit import losses, pictures
 from jellyfit.backbones import Backbone
@@ -16,7 +16,7 @@ from jellyfit.callbacks.folders import save_picture, save_table
 from jellyfit.datamodules.batch import Batch, as_batch
 from jellyfit.encoders import Encoder
 from jellyfit.errors import ConfigError
-from jellyfit.metrics import per_class
+from jellyfit.metrics import Accuracy, per_class
 from jellyfit.parameter_groups import ParameterGroups
 from jellyfit.tasks.base import SpikingTask
 
@@ -116,10 +116,9 @@ class ClassificationTask(SpikingTask):
     def configure_metrics(self, stage: str) -> dict[str, Metric]:
         """Accuracy, top-K accuracy when classes allow, and for ``"test"`` the confusion matrix."""
         classes = self.num_classes
-        metrics: dict[str, Metric] = {"accuracy": MulticlassAccuracy(classes, average="micro", validate_args=False)}
+        metrics: dict[str, Metric] = {"accuracy": Accuracy()}
         if 1 < self.top_k < classes:
-            top = MulticlassAccuracy(classes, top_k=self.top_k, average="micro", validate_args=False)
-            metrics[f"accuracy_top{self.top_k}"] = top
+            metrics[f"accuracy_top{self.top_k}"] = Accuracy(self.top_k)
         if stage == "test":
             metrics["confusion"] = MulticlassConfusionMatrix(classes, validate_args=False)
         return metrics

@@ -40,6 +40,12 @@ class Task(pl.LightningModule):
     mode: Literal["min", "max"] = "min"
     weights_only_best: bool = False
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "_current_fx_name":  # set by Lightning 36 times a step, as it calls its hooks
+            self.__dict__[name] = value  # nn.Module's own way asks first whether it is a parameter, module or buffer
+        else:
+            super().__setattr__(name, value)
+
     @property
     def network(self) -> nn.Module | None:
         """What is trained, for the first line that is printed; ``None`` while it is not made yet."""

@@ -1,14 +1,16 @@
 import math
+import pickle
 
 import pytest
 import torch
 from torch import nn
+from torchmetrics.classification import MulticlassAccuracy
 
 from jellyfit import functional, layers
 from jellyfit.backbones import SpikingMLP
-from jellyfit.errors import InputError
+from jellyfit.errors import ConfigError, InputError
 from jellyfit.losses import padding_mask
-from jellyfit.metrics import FiringRateMeter, SpikeRecorder, WeightedMean
+from jellyfit.metrics import Accuracy, FiringRateMeter, SpikeRecorder, WeightedMean
 from jellyfit.neurons import IFNode
 
 
@@ -218,6 +220,43 @@ def test_weighted_mean_keeps_nan():
     mean.update(torch.tensor(math.nan), 2)
     mean.update(torch.tensor(1.0, dtype=torch.bfloat16), 2)
     assert math.isnan(mean.compute())
+
+
+# ------------------------------------------------------------------ accuracies
+
+
+@pytest.mark.parametrize("top_k", [1, 3, 5])
+def test_accuracy_is_that_of_torchmetrics(top_k):
+    ours = Accuracy(top_k)
+    theirs = MulticlassAccuracy(7, top_k=top_k, average="micro")
+    generator = torch.Generator().manual_seed(top_k)
+    for n in (5, 1, 32):
+        scores = torch.randint(0, 4, (n, 7), generator=generator).float()  # rates: many are equal
+        classes = torch.randint(0, 7, (n,), generator=generator)
+        ours.update(scores, classes)
+        theirs.update(scores, classes)
+    assert 0 < float(ours.compute()) < 1
+    assert ours.compute().item() == pytest.approx(float(theirs.compute()), rel=1e-6)
+    ours.reset()
+    ours.update(torch.eye(7), torch.arange(7))
+    assert ours.compute().item() == 1
+    assert ours.update_count == 1
+
+
+def test_accuracy_without_any_sample_is_nan():
+    with pytest.warns(UserWarning, match="compute"):
+        assert math.isnan(Accuracy().compute())
+
+
+def test_accuracy_pickles_in_the_middle_and_refuses_an_impossible_k():
+    accuracy = Accuracy(2)
+    accuracy.update(torch.eye(3), torch.tensor([0, 1, 2]))
+    again = pickle.loads(pickle.dumps(accuracy))
+    again.update(torch.tensor([[0.3, 0.2, 0.1]]), torch.tensor([2]))
+    assert again.compute().item() == 3 / 4
+    assert accuracy.compute().item() == 1
+    with pytest.raises(ConfigError, match=r"Accuracy\(top_k=0\): expected at least 1"):
+        Accuracy(0)
 
 
 def test_sums_of_firing_name_every_layer_run_or_not():
