@@ -4,12 +4,13 @@
 
 Everything is float32. A contender runs only where its neuron is the same (``peers.py``), and after its spikes and
 gradients were compared with those of jellyfit in eager PyTorch. Contenders take turns (``timing.py``); what is printed
-is the median of the ratios within turns, with the quartiles. Sections:
+is the median of the ratios within turns, with the quartiles. Freed memory is kept, for all of them, as ``jellyfit fit``
+does it (``--give-back``: it is not). Sections:
 
 * ``cells``: neurons, T time steps, N elements a step. "eager" is jellyfit with ``backend="torch"``, "compiled" is that
   under ``torch.compile``. The limit is the time to move the bytes that must move: forward reads the input and writes
-  the spikes (a copy), backward reads the input and the spikes' gradient and writes the input's (an addition); into
-  fresh memory, as every library allocates its results, and into memory that is mapped already.
+  the spikes (a copy) and the state at the end, backward reads the input and the spikes' gradient and writes the input's
+  (an addition); into fresh memory, as every library allocates its results, and into memory that is mapped already.
 * ``point``: T = 100, batch 16, 1024 neurons, with the seconds of each contender's first call (``--compile`` adds
   ``torch.compile`` of eager jellyfit and of SpikingJelly, which take minutes to compile).
 * ``first-use``: seconds of a neuron's first forward and backward in a fresh process, with an empty cache of kernels
@@ -39,6 +40,7 @@ from peers import NEURONS, Runner
 from timing import machine, once, ratio, spread, take_turns
 from torch import Tensor
 
+from jellyfit.memory import keep_freed_memory
 from jellyfit.neurons import BaseNode
 
 SECTIONS = ("cells", "point", "first-use", "overhead", "memory")
@@ -169,15 +171,16 @@ def cell(contenders: Contenders, T: int, N: int, options: argparse.Namespace) ->
 
 def copies(x: Tensor, grad: Tensor) -> dict[str, Callable[[], object]]:
     """The bytes that forward and backward must move, moved."""
-    spikes, grad_x = torch.empty_like(x), torch.empty_like(x)
+    spikes, grad_x, state = torch.empty_like(x), torch.empty_like(x), torch.empty_like(x[0])
 
     def fresh() -> None:
-        made = x.clone()
+        made, last = x.clone(), torch.ones_like(x[0])
         also = x + grad
-        del made, also
+        del made, also, last
 
     def mapped() -> None:
         spikes.copy_(x)
+        state.fill_(1.0)
         torch.add(x, grad, out=grad_x)
 
     return {"copy fresh": fresh, "copy mapped": mapped}
@@ -385,6 +388,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--neurons", nargs="+", choices=NEURONS, default=list(NEURONS))
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="sections to run")
     parser.add_argument("--threads", type=int, help="default: PyTorch's")
+    parser.add_argument("--give-back", action="store_true", help="freed memory, as glibc does it by default")
     parser.add_argument("--compile", action="store_true", help="torch.compile at the point as well (minutes)")
     parser.add_argument("--steps", type=int, nargs="+", help="T of the cells, default 4 16 64 500")
     parser.add_argument("--sizes", type=int, nargs="+", help="N of the cells, default 2^12 2^18 2^22")
@@ -408,6 +412,8 @@ def main() -> None:
     options = parse()
     if options.threads:
         torch.set_num_threads(options.threads)
+    if not options.give_back:
+        keep_freed_memory()
     figures: dict[str, Any] = {"machine": machine(), "command": " ".join(sys.argv[1:])}
     figures["libraries"] = {
         library: None if library in options.without else peers.version(library) for library in peers.LIBRARIES
