@@ -54,10 +54,14 @@ def plain_step(
     optimizer.step()
 
 
-class Alternate(pl.Callback):
-    """After every ``block`` steps of the trainer, as many of the plain loop; both are timed, in seconds a step."""
+class Alternate(PlainProgress):
+    """After every ``block`` steps of the trainer, as many of the plain loop; both are timed, in seconds a step.
+
+    It is the progress callback itself: another one would be asked at every hook too, and be counted.
+    """
 
     def __init__(self, device: torch.device, block: int) -> None:
+        super().__init__()
         self.device, self.block = device, block
         self.net, self.loss_function = make_net().to(device), losses.PerStepCrossEntropy()
         self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=0.002)
@@ -101,7 +105,7 @@ def alternate(batches: list[Batch], device: torch.device) -> Alternate:
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[PlainProgress(), both],
+        callbacks=[both],
     )
     trainer.fit(task, DataLoader(batches, batch_size=None, collate_fn=as_batch))
     return both
