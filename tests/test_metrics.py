@@ -257,6 +257,8 @@ def test_accuracy_pickles_in_the_middle_and_refuses_an_impossible_k():
     assert accuracy.compute().item() == 1
     with pytest.raises(ConfigError, match=r"Accuracy\(top_k=0\): expected at least 1"):
         Accuracy(0)
+    with pytest.raises(InputError, match=r"Accuracy\(top_k=4\): the scores \[2, 3\] are of fewer classes"):
+        Accuracy(4).update(torch.zeros(2, 3), torch.tensor([0, 1]))
 
 
 def test_sums_of_firing_name_every_layer_run_or_not():
