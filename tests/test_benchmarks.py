@@ -76,6 +76,15 @@ def test_every_section_of_the_neuron_benchmark_runs(tmp_path: Path) -> None:
     assert "LIF" in table
 
 
+def test_the_overhead_is_the_difference_between_steps_of_one_net(tmp_path: Path) -> None:
+    figures, table = run("overhead.py", tmp_path, "--steps", "5")
+    assert figures["steps"] == 5
+    assert figures["plain_ms"] > 0 and figures["jellyfit_ms"] > 0
+    low, high = figures["overhead_percent_quartiles"]
+    assert low <= figures["overhead_percent"] <= high
+    assert f"overhead {figures['overhead_percent']:.2f} %" in table
+
+
 def test_without_other_libraries_only_eager_pytorch_and_copies_are_measured(tmp_path: Path) -> None:
     figures, table = run(
         "neurons.py", tmp_path, "--quick", "--only", "cells", "memory", "--steps", "2", "--sizes", "64", "--seconds",
