@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
@@ -15,6 +14,7 @@ from jellyfit.control import Rollout, Spaces
 from jellyfit.control.rendering import choose_renderer
 from jellyfit.control.rollout import Episodes, evaluate, gymnasium, spaces_of
 from jellyfit.errors import ConfigError
+from jellyfit.rng import seed_of
 
 __all__ = ["Environments"]
 
@@ -132,7 +132,7 @@ class Environments(pl.LightningDataModule):
         """The environments of training, made when they are first asked for."""
         if self._rollout is None:
             rank = self.trainer.global_rank if self.trainer else 0
-            seed = self.seed if rank == 0 else int(np.random.SeedSequence([self.seed, rank]).generate_state(1)[0])
+            seed = self.seed if rank == 0 else seed_of(self.seed, rank)
             number = self.environments * self.learners
             self._rollout = Rollout(self.make, number, self.vectorization, seed, self.learners)
         return self._rollout

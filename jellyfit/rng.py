@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Drawing", "Stream", "generator_of", "get_rng_state", "seeded_globals", "set_rng_state"]
+__all__ = ["Drawing", "Stream", "generator_of", "get_rng_state", "seed_of", "seeded_globals", "set_rng_state"]
 
 
 class Drawing(nn.Module):
@@ -91,7 +91,7 @@ class Stream:
     def branch(self, rank: int) -> None:
         """Let torch's numbers go on as those of another process: nothing changes where ``rank`` is 0."""
         if rank:
-            self.torch.manual_seed(_seed_of(self.torch.get_state(), rank))
+            self.torch.manual_seed(_seed_from(self.torch.get_state(), rank))
 
     def state_dict(self) -> dict[str, Any]:
         """What is needed to go on exactly."""
@@ -110,7 +110,7 @@ class Stream:
         self.load_state_dict(state)
 
 
-def _seed_of(state: Tensor, rank: int) -> int:
+def _seed_from(state: Tensor, rank: int) -> int:
     """A seed for the process ``rank``, of the state that the generators of all processes have."""
     return int(state.sum()) * 1000 + rank
 
@@ -146,7 +146,7 @@ def set_rng_state(state: dict[str, Any], rank: int = 0) -> None:
         True
     """
     if rank:
-        seed = _seed_of(state["torch"], rank)
+        seed = _seed_from(state["torch"], rank)
         random.seed(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002
         torch.manual_seed(seed)
@@ -175,6 +175,20 @@ def generator_of(seed: int, *place: int) -> np.random.Generator:
     """
     # not default_rng([seed, *place]), to which zeros at the end make no difference
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=place))
+
+
+def seed_of(*place: int) -> int:
+    """A seed of 32 bits that depends on a place alone, such as seed, environment and episode, for code that wants one.
+
+    Args:
+        place: integers, at least 0. Zeros at its end make no difference.
+
+    Examples:
+        >>> from jellyfit.rng import seed_of
+        >>> seed_of(0, 1) == seed_of(0, 1), seed_of(0, 1) == seed_of(1, 0)
+        (True, False)
+    """
+    return int(np.random.SeedSequence(place).generate_state(1)[0])
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from jellyfit.errors import ConfigError, ControlError, InputError
 from jellyfit.functional.encoding import check_steps
+from jellyfit.rng import seed_of
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -196,7 +197,7 @@ class Rollout:
         seeds = []
         for e, episode in enumerate(episodes.tolist()):
             number, learner = divmod(e, self.learners)
-            seeds.append(int(np.random.SeedSequence([self.seed + learner, number, episode]).generate_state(1)[0]))
+            seeds.append(seed_of(self.seed + learner, number, episode))
         try:
             with _hushed():
                 obs, _ = self._envs.reset(seed=seeds, options={"reset_mask": which})
@@ -410,7 +411,7 @@ def evaluate(
         seen = np.zeros((episodes, spaces[0].obs_dim if spaces else 0), np.float32)
         for i, env in envs.items():
             with _told(env, f"at the start of evaluation episode {i}"):
-                obs, _ = env.reset(seed=int(np.random.SeedSequence([seed, 2**31, i]).generate_state(1)[0]))
+                obs, _ = env.reset(seed=seed_of(seed, 2**31, i))
                 seen[i] = _looked_at(obs, seen[i])
         while playing.any():
             if frames is not None and playing[0]:
