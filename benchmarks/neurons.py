@@ -4,8 +4,8 @@
 
 Everything is float32. A contender runs only where its neuron is the same (``peers.py``), and after its spikes and
 gradients were compared with those of jellyfit in eager PyTorch. Contenders take turns (``timing.py``); what is printed
-is the median of the ratios within turns, with the quartiles. Freed memory is not kept as ``jellyfit fit`` does it: what
-the largest cells take in eager PyTorch would not leave room for the others. Sections:
+is the median of the ratios within turns, with the quartiles. With ``--keep`` freed memory is kept for all of them, as
+``jellyfit fit`` does it; not for the largest cells, which in eager PyTorch take what others then lack. Sections:
 
 * ``cells``: neurons, T time steps, N elements a step. "eager" is jellyfit with ``backend="torch"``, "compiled" is that
   under ``torch.compile``. The limit is the time to move the bytes that must move: forward reads the input and writes
@@ -40,6 +40,7 @@ from peers import NEURONS, Runner
 from timing import machine, once, ratio, spread, take_turns
 from torch import Tensor
 
+from jellyfit.memory import keep_freed_memory
 from jellyfit.neurons import BaseNode
 
 SECTIONS = ("cells", "point", "first-use", "overhead", "memory")
@@ -387,6 +388,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--neurons", nargs="+", choices=NEURONS, default=list(NEURONS))
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="sections to run")
     parser.add_argument("--threads", type=int, help="default: PyTorch's")
+    parser.add_argument("--keep", action="store_true", help="keep freed memory, as jellyfit fit does it")
     parser.add_argument("--compile", action="store_true", help="torch.compile at the point as well (minutes)")
     parser.add_argument("--steps", type=int, nargs="+", help="T of the cells, default 4 16 64 500")
     parser.add_argument("--sizes", type=int, nargs="+", help="N of the cells, default 2^12 2^18 2^22")
@@ -410,6 +412,8 @@ def main() -> None:
     options = parse()
     if options.threads:
         torch.set_num_threads(options.threads)
+    if options.keep:
+        keep_freed_memory()
     figures: dict[str, Any] = {"machine": machine(), "command": " ".join(sys.argv[1:])}
     figures["libraries"] = {
         library: None if library in options.without else peers.version(library) for library in peers.LIBRARIES
