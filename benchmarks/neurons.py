@@ -284,6 +284,7 @@ def in_own_process(options: argparse.Namespace) -> dict[str, Any]:
         command += ["--seconds", str(options.seconds), "--threads", str(torch.get_num_threads())]
         command += ["--point", *map(str, options.point), "--without", *options.without]
         command += ["--compile"] if options.compile else []
+        command += ["--keep"] if options.keep else []
         subprocess.run(command, check=True, env=os.environ | caches, stdout=subprocess.DEVNULL)
         result: dict[str, Any] = json.loads(Path(folder, "point.json").read_text(encoding="utf-8"))["point"]
     print(f"\nLIF, T={result['T']}, B={result['B']}, N={result['N']}: forward + backward")

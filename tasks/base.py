@@ -234,8 +234,8 @@ class SpikingTask(Task):
 
     def metrics_of(self, stage: str) -> dict[str, Metric]:
         """The metric objects of ``stage`` by name."""
-        group = self.stage_metrics._modules.get(f"{stage}_metrics")  # a ModuleDict has no room for the key "train"
-        return {} if group is None else dict(group._modules)  # type: ignore[arg-type]
+        key = f"{stage}_metrics"  # a ModuleDict has no room for the key "train"
+        return dict(self.stage_metrics[key].items()) if key in self.stage_metrics else {}  # type: ignore[operator]
 
     def loss_of(self, stage: str) -> WeightedMean:
         """The mean loss of ``stage`` so far in this epoch, on this process; ``compute()`` gives that of all."""
