@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -117,10 +118,12 @@ class Names:
         real: C type of the arithmetic.
         lift: write constants as ``number0``, ``number1``, ... instead of their values, and collect these in
             :attr:`lifted`: one source then serves steps that differ in their numbers alone.
+        taken: matches names that a target's source uses for something else; values of that name get none.
     """
 
-    def __init__(self, real: str, lift: bool = False) -> None:
+    def __init__(self, real: str, lift: bool = False, taken: re.Pattern[str] | None = None) -> None:
         self.real = real
+        self._others = taken
         self.lift = lift
         self.lifted: dict[int, Value] = {}
         self._names: dict[int, str] = {}
@@ -131,10 +134,11 @@ class Names:
         if value.is_const:
             return self.literal(value)
         if id(value) not in self._names:
-            name, count = value.name or "t0", 0
+            own = "" if self._others is not None and self._others.fullmatch(value.name) else value.name
+            name, count = own or "t0", 0
             while name in self._taken:
                 count += 1
-                name = f"{value.name or 't'}{count}"
+                name = f"{own or 't'}{count}"
             self._taken.add(name)
             self._names[id(value)] = name
         return self._names[id(value)]

@@ -62,6 +62,9 @@ _FOLDABLE: dict[str, Callable[..., float]] = {
 }
 
 
+_COMPARISONS = ("gt", "ge", "lt", "le", "eq", "ne")
+
+
 class Builder:
     """Makes values of one graph. ``real`` is the type that constants are folded in."""
 
@@ -102,6 +105,10 @@ class Builder:
             return args[0]
         if op == "sub" and args[1].is_const and args[1].number == 0.0 and not np.signbit(args[1].number):
             return args[0]  # adding 0 is not the same: it turns -0 into 0
+        if op in _COMPARISONS and args[0].op == "sub" and args[1].is_const and args[1].number == 0.0:
+            a, b = args[0].args  # a - b is 0 only where they are equal, unless it is too small a number for some modes
+            if b.is_const and 1e-30 < abs(b.number) < np.inf:
+                return self.make(op, a, b)
         if op == "neg" and args[0].op == "neg":
             return args[0].args[0]
         if op == "where" and args[1] is args[2]:

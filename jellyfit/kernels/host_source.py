@@ -17,7 +17,7 @@ import torch
 
 from jellyfit.kernels import vector
 from jellyfit.kernels.emit import KernelSpec, Names, lines
-from jellyfit.kernels.graph import Value
+from jellyfit.kernels.graph import Value, reachable
 from jellyfit.kernels.norm_backward import ARGUMENTS, SOURCE
 from jellyfit.kernels.ops import OPS
 
@@ -32,6 +32,12 @@ BLOCK = 1024
 _STRIP = 128  # elements worked on between two requests for memory
 
 _IO = {torch.float32: "float", torch.float64: "double", torch.bfloat16: "bf16", torch.float16: "half"}
+
+# Names of what stands around the lines of a step, which a step's own values must not hide.
+_PLACES = re.compile(
+    r"\w+_|\w+_(t|in|out|p|first|last|start|seq|period|inner|offset)|(buffer|sum|number)\d*|(kept|norm|grad_of)_\w+|"
+    "ahead|at|begin|blocks?|chunks?|constants|end|first|from|last|longest|more|next|partial|scratch|states|zeros"
+)
 
 _PREAMBLE = """\
 #include <math.h>
@@ -301,7 +307,7 @@ class Writer:
         self.program = program
         self.graph = program.graph
         self.real = "double" if real == torch.float64 else "float"
-        self.names = Names(self.real, spec.lift)
+        self.names = Names(self.real, spec.lift, _PLACES)
         self.io = _IO[spec.io]
         self.start = [self.names.literal(Value("const", number=number)) for number in spec.start]
         self.arrays = spec.arrays
@@ -319,7 +325,7 @@ class Writer:
             self.residual = ["residual"]
             self.sources[id(self.graph.residual)] = "residual_p[t * M + first + e]"
         for value in self.graph.states:
-            self.sources[id(value)] = f"{self.names(value)}_[e]"
+            self.sources[id(value)] = f"{self.names(value)}_in[e]"
         for (value, _), array in zip(self.graph.params, spec.arrays, strict=True):
             if array:
                 self.sources[id(value)] = f"{self.names(value)}_[e]"
@@ -482,13 +488,27 @@ class Writer:
                 text.append(f"{pad}fill({name}_, {name}_p, first, n, {name}_period, {name}_inner);")
         return text
 
+    def start_of(self, name: str) -> str:
+        """The block that holds what a state starts with where no tensor is given."""
+        return "zeros" if self.start[self.states.index(name)] == "R(0.0)" else f"{name}_start"
+
+    def constant_blocks(self, zeros: bool, starts: bool = True) -> list[str]:
+        """Lines that fill blocks with one number: ``zeros``, and what states start with."""
+        numbers = {"zeros": "R(0.0)"} if zeros else {}
+        if starts:
+            numbers |= {self.start_of(name): start for name, start in zip(self.states, self.start, strict=True)}
+        return [
+            text
+            for block, number in numbers.items()
+            for text in (f"    real {block}[BLOCK];", f"    set({block}, {number}, E < M ? E : M);")
+        ]
+
     def begin_states(self, pad: str) -> list[str]:
-        """States at the start of the sequence."""
-        text = []
-        for name, start in zip(self.states, self.start, strict=True):
-            text.append(f"{pad}if ({name}_first) memcpy({name}_, {name}_first + first, n * sizeof(real));")
-            text.append(f"{pad}else set({name}_, {start}, n);")
-        return text
+        """Lines that say where a block's states stand at the start of the sequence."""
+        return [
+            f"{pad}const real* {name}_in = {name}_first ? {name}_first + first : {self.start_of(name)};"
+            for name in self.states
+        ]
 
     # ---------------------------------------------------------------- the two passes
 
@@ -496,8 +516,9 @@ class Writer:
         """C source of the forward pass."""
         graph, x = self.graph, self.names(self.graph.x)
         stores = [("s_t[e] = STORE({})", graph.spike)]
-        stores += [(f"{name}_[e] = {{}}", value) for name, value in zip(self.states, graph.new_states, strict=True)]
+        stores += [(f"{name}_out[e] = {{}}", value) for name, value in zip(self.states, graph.new_states, strict=True)]
         ahead = [f"AHEAD({x} + ahead + from, 0);", "AHEAD(s + ahead + from, 1);"]
+        ahead += [f"if (t + 1 == T) AHEAD({name}_last + next + from, 1);" for name in self.states]
         ahead += ["AHEAD(residual_p + ahead + from, 0);"] if self.residual else []
         step = self.loops(self.program.forward, stores, True, ahead, " " * 12)
         begin = [
@@ -508,6 +529,7 @@ class Writer:
         ]
         body = [
             *self.param_scalars(),
+            *self.constant_blocks(zeros=False),
             "    for (int64_t block = lower; block < upper; ++block) {",
             _BLOCK_BOUNDS,
             *(f"        real {name}_[BLOCK];" for name in self.states),
@@ -517,21 +539,21 @@ class Writer:
             f"            const io* {x}_t = {x} + t * M + first;",
             "            io* s_t = s + t * M + first;",
             "            const int64_t ahead = t + 1 < T ? (t + 1) * M + first : next;",
+            *(f"            real* {name}_out = t + 1 < T ? {name}_ : {name}_last + first;" for name in self.states),
             *step,
         ]
         if "v" in self.states:
-            body.append("            if (v_seq) memcpy(v_seq + t * M + first, v_, n * sizeof(real));")
+            body.append("            if (v_seq) memcpy(v_seq + t * M + first, v_out, n * sizeof(real));")
         if self.states:
             body.append(f"            if (kept && (t + 1) % {STRETCH} == 0 && t + 1 < T) {{")
             body.append(
                 f"                real* to = kept + ((t + 1) / {STRETCH} - 1) * {len(self.states)} * M + first;"
             )
             for i, name in enumerate(self.states):
-                body.append(f"                memcpy(to + {i} * M, {name}_, n * sizeof(real));")
+                body.append(f"                memcpy(to + {i} * M, {name}_out, n * sizeof(real));")
             body.append("            }")
-        body.append("        }")
-        body += [f"        memcpy({name}_last + first, {name}_, n * sizeof(real));" for name in self.states]
-        body.append("    }")
+        body += [f"            {name}_in = {name}_out;" for name in self.states]
+        body += ["        }", "    }"]
         arguments = [
             "int64_t M", "int64_t T", "int64_t E", "int64_t threads", f"const io* {x}", "io* s", "real* v_seq",
             "real* kept", *(f"const real* {name}_first" for name in self.states),
@@ -545,8 +567,8 @@ class Writer:
         states, reductions = self.states, graph.reductions
         size = len(self.program.keep)
         kept = [f"kept_{self.names(value)}" for value in self.program.keep]
-        grads = [f"grad_{name}" for name in states]
-        again, back = self._again(kept), self._back(kept, grads)  # in this order: the second finds what the first kept
+        grads = [f"grad_{name}" if f"grad_{name}" not in states else f"grad_of_{name}" for name in states]
+        again, back = self._again(kept), self._back(kept, grads)
         begin = [
             "    large_pages(grad_x, T * M * sizeof(io));",
             "    double* partial = calloc(chunks * width, sizeof(double));" if reductions else "",
@@ -557,14 +579,13 @@ class Writer:
             *(_NORM if self.norm else ()),
             f"    const int64_t longest = T < {STRETCH} ? T : {STRETCH}, last = (T - 1) / {STRETCH} * {STRETCH};",
             f"    real* scratch = aligned_alloc(64, longest * {size} * E * sizeof(real));" if size else "",
+            *self.constant_blocks(zeros=bool(grads), starts=size > 0),
             _BLOCKS_OF_CHANNELS if self.norm else _BLOCKS_OF_CHUNKS,
             *(f"        real {name}_[BLOCK];" for name in [*states, *grads]),
             *(f"        real sum{i}[BLOCK];" for i in range(len(reductions))),
             *self.param_blocks(" " * 8),
         ]
-        for name in grads:
-            body.append(f"        if ({name}_last) memcpy({name}_, {name}_last + first, n * sizeof(real));")
-            body.append(f"        else set({name}_, R(0.0), n);")
+        body += [f"        const real* {name}_in = {name}_last ? {name}_last + first : zeros;" for name in grads]
         body += [
             f"        for (int64_t begin = last; begin >= 0; begin -= {STRETCH}) {{",
             f"            const int64_t end = begin + {STRETCH} < T ? begin + {STRETCH} : T;",
@@ -575,11 +596,7 @@ class Writer:
         for i in range(len(reductions)):
             where = f"partial + chunk * width + sum{i}_offset"
             body.append(f"            scatter({where}, sum{i}, first, n, sum{i}_period, sum{i}_inner);")
-        body.append("        }")
-        body += [
-            f"        if ({name}_first) memcpy({name}_first + first, {name}_, n * sizeof(real));" for name in grads
-        ]
-        body += ["    }", _END_OF_CHANNEL if self.norm else "", "    free(scratch);" if size else ""]
+        body += ["        }", "    }", _END_OF_CHANNEL if self.norm else "", "    free(scratch);" if size else ""]
         arguments = [
             "int64_t M", "int64_t T", "int64_t E", "int64_t threads", "int64_t chunks", "int64_t width",
             *(ARGUMENTS if self.norm else ()),
@@ -598,65 +615,101 @@ class Writer:
         program, states, x = self.program, self.states, self.names(self.graph.x)
         if not program.keep:
             return []
-        ahead = ["AHEAD(ahead + from, 0);", "if (t + 1 == end) AHEAD(grad_x + t * M + first + from, 1);"]
+        joined = self.last_is_joined
+        ahead = ["AHEAD(ahead + from, 0);"]
+        if joined:
+            ahead.append("if (t + 2 == end) AHEAD(grad_s + (t + 1) * M + first + from, 0);")
+            ahead.append("if (t + 2 == end) AHEAD(grad_x + (t + 1) * M + first + from, 1);")
+        else:
+            ahead.append("if (t + 1 == end) AHEAD(grad_x + t * M + first + from, 1);")
         ahead += ["if (t + 1 < end) AHEAD(residual_p + (t + 1) * M + first + from, 0);"] if self.residual else []
         stores = [(f"{place}[e] = {{}}", value) for place, value in zip(kept, program.keep, strict=True)]
         stores += [(f"{name}_[e] = {{}}", value) for name, value in zip(states, self.graph.new_states, strict=True)]
-        text = ["            if (begin == 0) {", *self.begin_states(" " * 16)]
+        text = self.begin_states(" " * 12)
         if states:
-            text += [
-                "            } else {",
-                f"                const real* from = states + (begin / {STRETCH} - 1) * {len(states)} * M + first;",
-                *(
-                    f"                memcpy({name}_, from + {i} * M, n * sizeof(real));"
-                    for i, name in enumerate(states)
-                ),
-            ]
+            text.append("            if (begin > 0) {")
+            text.append(
+                f"                const real* from = states + (begin / {STRETCH} - 1) * {len(states)} * M + first;"
+            )
+            text += [f"                {name}_in = from + {i} * M;" for i, name in enumerate(states)]
+            text.append("            }")
+        stop = "end - 1" if joined else "end"
+        following = f"{x}_t + M" if joined else f"t + 1 < end ? {x}_t + M : grad_s + t * M + first"
         return [
             *text,
-            "            }",
-            "            for (int64_t t = begin; t < end; ++t) {  // the forward step again",
+            f"            for (int64_t t = begin; t < {stop}; ++t) {{  // the forward step again",
             f"                const io* {x}_t = {x} + t * M + first;",
-            f"                const io* ahead = t + 1 < end ? {x}_t + M : grad_s + t * M + first;",
+            f"                const io* ahead = {following};",
             f"                real* at = scratch + (t - begin) * {len(kept)} * E;",
             *(f"                real* {place} = at + {i} * E;" for i, place in enumerate(kept)),
             "                {",
             *self.loops(program.recompute, stores, True, ahead, " " * 20),
             "                }",
+            *(f"                {name}_in = {name}_;" for name in states),
             "            }",
         ]
+
+    @property
+    def last_is_joined(self) -> bool:
+        """Whether a stretch's last step goes forward and back in one loop, in which nothing has to be kept."""
+        return bool(self.program.keep) and not any(self.is_vector(value) for value in self.program.recompute)
 
     def _back(self, kept: Sequence[str], grads: Sequence[str]) -> list[str]:
         """Lines that go back over a stretch of time, and leave the gradients of its first states in ``grads``."""
         graph, program, x = self.graph, self.program, self.names(self.graph.x)
-        for place, value in zip(kept, program.keep, strict=True):
-            self.sources[id(value)] = f"{place}[e]"
         if graph.grad_spike is not None:
             self.sources[id(graph.grad_spike)] = "LOAD(grad_s_t[e])"
         for name, grad in zip(grads, graph.grad_new_states, strict=True):
             if grad is not None:
-                self.sources[id(grad)] = f"{name}_[e]"
+                self.sources[id(grad)] = f"{name}_in[e]"
         zero = Value("const")
         stores: list[tuple[str, Value]] = [("grad_x_t[e] = STORE({})", graph.grad_x or zero)]
-        stores += [(f"{name}_[e] = {{}}", grad or zero) for name, grad in zip(grads, graph.grad_states, strict=True)]
+        stores += [(f"{name}_out[e] = {{}}", grad or zero) for name, grad in zip(grads, graph.grad_states, strict=True)]
         stores += [(f"sum{i}[e] += {{}}", reduction.value) for i, reduction in enumerate(graph.reductions)]
         ahead = ["AHEAD(ahead + from, 0);", "if (t > begin) AHEAD(grad_x_t - M + from, 1);"]
         follows = f"(begin > 0 ? (begin - {STRETCH}) * M + first : last * M + next)"
-        text = [
-            "            for (int64_t t = end - 1; t >= begin; --t) {  // and back over it",
-            f"                const io* {x}_t = {x} + t * M + first;" if program.loads_x else "",
+        begin = [
+            f"                const io* {x}_t = {x} + t * M + first;",
             "                const io* grad_s_t = grad_s + t * M + first;" if graph.grad_spike is not None else "",
             "                io* grad_x_t = grad_x + t * M + first;",
             f"                const io* ahead = t > begin ? grad_s + (t - 1) * M + first : {x} + {follows};",
-            f"                const real* at = scratch + (t - begin) * {len(kept)} * E;" if kept else "",
-            *(f"                const real* {place} = at + {i} * E;" for i, place in enumerate(kept)),
+            *(
+                f"                real* {name}_out = t == 0 && {name}_first ? {name}_first + first : {name}_;"
+                for name in grads
+            ),
         ]
         if "v" in self.states:
-            text += [
+            v = grads[self.states.index("v")]
+            begin += [
                 "                if (grad_v_seq) {",
                 "                    const real* more = grad_v_seq + t * M + first;",
-                "                    for (int64_t e = 0; e < n; ++e) grad_v_[e] += more[e];",
+                f"                    for (int64_t e = 0; e < n; ++e) {v}_[e] = {v}_in[e] + more[e];",
+                f"                    {v}_in = {v}_;",
                 "                }",
             ]
-        back = self.loops(program.backward, stores, False, ahead, " " * 20)
-        return [*text, "                {", *back, "                }", "            }"]
+        end = ["                }", *(f"                {name}_in = {name}_out;" for name in grads), "            }"]
+        text = []
+        if self.last_is_joined:
+            both = list({id(value): value for value in [*reachable(program.keep), *program.backward]}.values())
+            alone = "if (t == 0 && T - last == 1)"  # so is the next block's step
+            once = [f"{alone} AHEAD({to} + last * M + next + from, {i});" for i, to in enumerate(("grad_s", "grad_x"))]
+            text += [
+                "            {  // the stretch's last step: forward again and back at once",
+                "                const int64_t t = end - 1;",
+                *begin,
+                "                {",
+                *self.loops(both, stores, False, [*ahead, *once], " " * 20),
+                *end,
+            ]
+        for place, value in zip(kept, program.keep, strict=True):
+            self.sources[id(value)] = f"{place}[e]"
+        return [
+            *text,
+            f"            for (int64_t t = end - {2 if text else 1}; t >= begin; --t) {{  // and back over it",
+            *begin,
+            f"                const real* at = scratch + (t - begin) * {len(kept)} * E;" if kept else "",
+            *(f"                const real* {place} = at + {i} * E;" for i, place in enumerate(kept)),
+            "                {",
+            *self.loops(program.backward, stores, False, ahead, " " * 20),
+            *end,
+        ]

@@ -3,6 +3,7 @@
 import copy
 import inspect
 import itertools
+import math
 
 import pytest
 import torch
@@ -125,6 +126,53 @@ def test_surrogates_agree_with_eager_at_zero_at_edges_and_far_away(surrogate):
     node = make("IFNode", getattr(surrogates, surrogate)(), False, True, True)
     node.v_threshold = 0.0
     assert_same(node, torch.cat([edges, -edges]).reshape(1, -1, 1), carry=False)
+
+
+@pytest.mark.parametrize("threshold", [1.0, 0.3, 1e-29, 1e-38, -0.7, 3e38])
+def test_spikes_at_the_threshold_and_beside_it_are_those_of_eager(threshold):
+    at = torch.tensor(threshold)
+    near = [
+        at,
+        at.nextafter(torch.tensor(math.inf)),
+        at.nextafter(torch.tensor(-math.inf)),
+        at * 2.0,
+        at * 0.5,
+        -at,
+        0.0 * at,
+    ]
+    x = torch.stack([*near, *(torch.tensor(number) for number in (math.inf, -math.inf, math.nan, 1e-45))])
+    node = make("IFNode", surrogates.ATan(), False, False, True)
+    node.v_threshold = threshold
+    assert_same(node, x.reshape(1, -1, 1), carry=False)
+    node.reset()
+    node.backend = "cpu"
+    assert node(x.reshape(1, -1, 1))[0, :3, 0].tolist() == [1.0, 1.0, 0.0]
+
+
+class OddNames(BaseNode):
+    """Its memories are called like what stands around a step's lines in the generated C."""
+
+    def __init__(self):
+        super().__init__(surrogate_function=surrogates.ATan(), step_mode="m", store_v_seq=True)
+        for number, name in enumerate(("buffer0", "v_in", "first", "kept_h", "number0", "grad_v", "v_")):
+            self.register_memory(name, 0.1 * number)
+
+    def neuronal_charge(self, x):
+        self.v_in = torch.exp(-self.buffer0 * self.buffer0) + 0.5 * self.v_in
+        self.buffer0 = 0.7 * self.buffer0 + torch.tanh(x)
+        self.first = 0.5 * self.first + self.kept_h
+        self.kept_h = self.number0 - 0.3 * self.v_
+        self.number0 = 0.5 * self.number0 + x
+        self.grad_v = 0.9 * self.grad_v + 0.1 * self.v_in
+        self.v_ = 0.6 * self.v_ + 0.1 * self.grad_v
+        self.v = self.v + self.first * self.v_in + self.buffer0
+
+
+def test_memories_may_be_called_like_anything_in_the_generated_source():
+    node = OddNames()
+    for size, steps in ((1, 1), (65, 2), (1000, 5)):
+        assert node.kernels.plan(draw(steps, size, 1)) is not None
+        assert_same(node, draw(steps, size, 1), 2e-6)
 
 
 @pytest.mark.parametrize("surrogate", [name for name in SURROGATES if PRIMITIVES[name]])
