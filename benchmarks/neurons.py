@@ -11,8 +11,8 @@ is the median of the ratios within turns, with the quartiles. With ``--keep`` fr
   under ``torch.compile``. The limit is the time to move the bytes that must move: forward reads the input and writes
   the spikes (a copy) and the state at the end, backward reads the input and the spikes' gradient and writes the input's
   (an addition); into fresh memory, as every library allocates its results, and into memory that is mapped already.
-  "kernels" are jellyfit's two passes alone, results allocated, without module and autograd around them: the rest of a
-  call is mostly PyTorch's own.
+  "kernels" are jellyfit's two passes alone, results allocated; "function" is a bare ``torch.autograd.Function`` around
+  them: what it takes longer than they is PyTorch's own, and what the whole call takes longer yet is the module.
 * ``point``: T = 100, batch 16, 1024 neurons, with the seconds of each contender's first call (``--compile`` adds
   ``torch.compile`` of eager jellyfit and of SpikingJelly, which take minutes to compile).
 * ``first-use``: seconds of a neuron's first forward and backward in a fresh process, with an empty cache of kernels
@@ -48,7 +48,8 @@ from jellyfit.neurons import BaseNode
 SECTIONS = ("cells", "point", "first-use", "overhead", "memory")
 COMPILED = {("LIF", 4, 2**18), ("LIF", 16, 2**18)}  # cells where torch.compile takes part: it takes long to compile
 COPIES = ("copy fresh", "copy mapped")
-COLUMNS = ("eager", *peers.LIBRARIES, "compiled", *COPIES, *(f"kernels/{name[5:]}" for name in COPIES))
+PARTS = ("kernels", "function")  # of jellyfit's call
+COLUMNS = ("eager", *peers.LIBRARIES, "compiled", *COPIES, *(f"{part}/{name[5:]}" for part in PARTS for name in COPIES))
 
 
 def data(*shape: int) -> tuple[Tensor, Tensor]:
@@ -160,10 +161,9 @@ def cell(contenders: Contenders, T: int, N: int, options: argparse.Namespace) ->
     else:
         skipped["compiled"] = "only in selected cells"
     calls |= copies(x.detach(), grad)
-    passes = kernels_alone(contenders.runners["jellyfit"], x, grad)
-    if passes is not None:
-        calls["kernels"] = passes
-        long += ["kernels"] if once(passes) > 0.1 else []
+    parts = parts_of(contenders.runners["jellyfit"], x, grad)
+    calls |= parts
+    long += [name for name, call in parts.items() if once(call) > 0.1]
     for name in COPIES:
         calls[name]()
     taken = take_turns(calls, options.seconds, long=long)
@@ -173,34 +173,56 @@ def cell(contenders: Contenders, T: int, N: int, options: argparse.Namespace) ->
         name: {**ratio(taken[name], taken[same]), "against": same} for name, same in against.items() if name in taken
     }
     result["times_copy"] = {name: ratio(taken["jellyfit"], taken[name]) for name in COPIES}
-    if passes is not None:
-        result["kernels_times_copy"] = {f"kernels/{name[5:]}": ratio(taken["kernels"], taken[name]) for name in COPIES}
+    result["parts_times_copy"] = {
+        f"{part}/{name[5:]}": ratio(taken[part], taken[name]) for part in parts for name in COPIES
+    }
     return result
 
 
-def kernels_alone(runner: Runner, x: Tensor, grad: Tensor) -> Callable[[], tuple[Tensor, Tensor]] | None:
-    """The forward and the backward pass of jellyfit's kernels, without autograd: spikes and the gradient of ``x``.
-
-    ``None`` where the neuron has no kernels.
-    """
+def parts_of(runner: Runner, x: Tensor, grad: Tensor) -> dict[str, Callable[[], object]]:
+    """Parts of a call of jellyfit's neuron, each giving spikes and the gradient of ``x``; none if it has no kernels."""
     given, node = x.detach(), runner.module
     node.reset()
     plan = node.kernels.plan(given)
     if plan is None:
-        return None
+        return {}
     states = [None] * len(plan.states)
 
-    @torch.no_grad()
-    def call() -> tuple[Tensor, Tensor]:
+    def forward() -> tuple[Any, Tensor, Tensor | None]:
         packed = plan.pack(given, node.kernels.params())
         spikes, _, _, kept = plan.forward_pass(given, states, packed, False, keep=True)
-        return spikes, plan.backward_pass(given, states, packed, kept, grad, states, None)[0]
+        return packed, spikes, kept
+
+    def backward(packed: Any, kept: Tensor | None, grad_spikes: Tensor) -> Tensor:
+        grad_x: Tensor = plan.backward_pass(given, states, packed, kept, grad_spikes, states, None)[0]
+        return grad_x
+
+    @torch.no_grad()
+    def kernels() -> tuple[Tensor, Tensor]:
+        packed, spikes, kept = forward()
+        return spikes, backward(packed, kept, grad)
+
+    class Bare(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            ctx.packed, spikes, ctx.kept = forward()
+            return spikes
+
+        @staticmethod
+        def backward(ctx: Any, grad_spikes: Tensor) -> Tensor:
+            return backward(ctx.packed, ctx.kept, grad_spikes)
+
+    def function() -> tuple[Tensor, Tensor]:
+        spikes = Bare.apply(x)  # type: ignore[no-untyped-call]
+        return spikes, torch.autograd.grad(spikes, x, grad)[0]
 
     expected, (expected_grad, *_) = runner.forward_backward(x, grad)
-    made, made_grad = call()
-    if not (torch.equal(made, expected) and torch.equal(made_grad, expected_grad)):
-        raise SystemExit(f"{type(node).__name__}: the kernels alone do not give what the neuron gives")
-    return call
+    parts: dict[str, Callable[[], tuple[Tensor, Tensor]]] = {"kernels": kernels, "function": function}
+    for name, call in parts.items():
+        made, made_grad = call()
+        if not (torch.equal(made, expected) and torch.equal(made_grad, expected_grad)):
+            raise SystemExit(f"{type(node).__name__}: {name} does not give what the neuron gives")
+    return dict(parts)
 
 
 def copies(x: Tensor, grad: Tensor) -> dict[str, Callable[[], object]]:
@@ -234,7 +256,7 @@ def run_cells(options: argparse.Namespace, everyone: dict[str, Contenders]) -> l
                 if "all" in skipped:
                     print(f"{head}  skipped: {skipped['all']}", flush=True)
                     continue
-                ratios = result["times_jellyfit"] | result["times_copy"] | result.get("kernels_times_copy", {})
+                ratios = result["times_jellyfit"] | result["times_copy"] | result["parts_times_copy"]
                 columns = [
                     show(ratios[name]) if name in ratios else brief(skipped.get(name, "only")) for name in COLUMNS
                 ]

@@ -447,7 +447,8 @@ class Writer:
     @property
     def last_is_joined(self) -> bool:
         """Whether a stretch's last step goes forward and back in one loop, in which nothing has to be kept."""
-        return bool(self.program.keep) and not any(self.is_vector(value) for value in self.program.recompute)
+        keep = self.program.keep
+        return bool(keep) and not any(self.is_vector(value) for value in reachable(keep))
 
     def _back(self, kept: Sequence[str], grads: Sequence[str]) -> list[str]:
         """Lines that go back over a stretch of time, and leave the gradients of its first states in ``grads``."""
