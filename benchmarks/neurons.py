@@ -48,8 +48,10 @@ from jellyfit.neurons import BaseNode
 SECTIONS = ("cells", "point", "first-use", "overhead", "memory")
 COMPILED = {("LIF", 4, 2**18), ("LIF", 16, 2**18)}  # cells where torch.compile takes part: it takes long to compile
 COPIES = ("copy fresh", "copy mapped")
-PARTS = ("kernels", "function")  # of jellyfit's call
-COLUMNS = ("eager", *peers.LIBRARIES, "compiled", *COPIES, *(f"{part}/{name[5:]}" for part in PARTS for name in COPIES))
+PARTS = {
+    f"{part}/{copy[5:]}": (part, copy) for part in ("kernels", "function") for copy in COPIES
+}  # of jellyfit's call
+COLUMNS = ("eager", *peers.LIBRARIES, "compiled", *COPIES, *PARTS)
 
 
 def data(*shape: int) -> tuple[Tensor, Tensor]:
@@ -163,7 +165,8 @@ def cell(contenders: Contenders, T: int, N: int, options: argparse.Namespace) ->
     calls |= copies(x.detach(), grad)
     parts = parts_of(contenders.runners["jellyfit"], x, grad)
     calls |= parts
-    long += [name for name, call in parts.items() if once(call) > 0.1]
+    if not parts:
+        skipped |= dict.fromkeys(PARTS, "has no kernels")
     for name in COPIES:
         calls[name]()
     taken = take_turns(calls, options.seconds, long=long)
@@ -174,12 +177,12 @@ def cell(contenders: Contenders, T: int, N: int, options: argparse.Namespace) ->
     }
     result["times_copy"] = {name: ratio(taken["jellyfit"], taken[name]) for name in COPIES}
     result["parts_times_copy"] = {
-        f"{part}/{name[5:]}": ratio(taken[part], taken[name]) for part in parts for name in COPIES
+        column: ratio(taken[part], taken[copy]) for column, (part, copy) in PARTS.items() if part in parts
     }
     return result
 
 
-def parts_of(runner: Runner, x: Tensor, grad: Tensor) -> dict[str, Callable[[], object]]:
+def parts_of(runner: Runner, x: Tensor, grad: Tensor) -> dict[str, Callable[[], Any]]:
     """Parts of a call of jellyfit's neuron, each giving spikes and the gradient of ``x``; none if it has no kernels."""
     given, node = x.detach(), runner.module
     node.reset()
@@ -217,12 +220,12 @@ def parts_of(runner: Runner, x: Tensor, grad: Tensor) -> dict[str, Callable[[], 
         return spikes, torch.autograd.grad(spikes, x, grad)[0]
 
     expected, (expected_grad, *_) = runner.forward_backward(x, grad)
-    parts: dict[str, Callable[[], tuple[Tensor, Tensor]]] = {"kernels": kernels, "function": function}
+    parts: dict[str, Callable[[], Any]] = {"kernels": kernels, "function": function}
     for name, call in parts.items():
         made, made_grad = call()
         if not (torch.equal(made, expected) and torch.equal(made_grad, expected_grad)):
             raise SystemExit(f"{type(node).__name__}: {name} does not give what the neuron gives")
-    return dict(parts)
+    return parts
 
 
 def copies(x: Tensor, grad: Tensor) -> dict[str, Callable[[], object]]:
@@ -257,9 +260,7 @@ def run_cells(options: argparse.Namespace, everyone: dict[str, Contenders]) -> l
                     print(f"{head}  skipped: {skipped['all']}", flush=True)
                     continue
                 ratios = result["times_jellyfit"] | result["times_copy"] | result["parts_times_copy"]
-                columns = [
-                    show(ratios[name]) if name in ratios else brief(skipped.get(name, "only")) for name in COLUMNS
-                ]
+                columns = [show(ratios[name]) if name in ratios else brief(skipped[name]) for name in COLUMNS]
                 print(
                     f"{head} {result['ms']['jellyfit']['median']:>9.3g}" + "".join(f" {text:>17}" for text in columns),
                     flush=True,

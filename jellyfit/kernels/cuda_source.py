@@ -359,7 +359,7 @@ class CudaNames(Names):
         self._twins: list[Value] = []
 
     def __call__(self, value: Value) -> str:
-        plain = re.sub(r"\W|^number(?=\d+$)", "_", value.name, flags=re.ASCII)  # number0 is a constant's name
+        plain = re.sub(r"\W", "_", value.name, flags=re.ASCII)
         if plain != value.name and id(value) not in self._names:
             twin = Value("input", name=plain)
             self._twins.append(twin)  # alive, so that no other value gets its id

@@ -118,12 +118,13 @@ class Names:
         real: C type of the arithmetic.
         lift: write constants as ``number0``, ``number1``, ... instead of their values, and collect these in
             :attr:`lifted`: one source then serves steps that differ in their numbers alone.
-        taken: matches names that a target's source uses for something else; values of that name get none.
+        taken: pattern of names that a target's source uses for something else; values of that name get none, nor do
+            those that are called like a constant.
     """
 
-    def __init__(self, real: str, lift: bool = False, taken: re.Pattern[str] | None = None) -> None:
+    def __init__(self, real: str, lift: bool = False, taken: str = "") -> None:
         self.real = real
-        self._others = taken
+        self._others = re.compile(rf"number\d+|{taken}")
         self.lift = lift
         self.lifted: dict[int, Value] = {}
         self._names: dict[int, str] = {}
@@ -134,7 +135,7 @@ class Names:
         if value.is_const:
             return self.literal(value)
         if id(value) not in self._names:
-            own = "" if self._others is not None and self._others.fullmatch(value.name) else value.name
+            own = "" if self._others.fullmatch(value.name) else value.name
             name, count = own or "t0", 0
             while name in self._taken:
                 count += 1

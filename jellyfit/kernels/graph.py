@@ -106,8 +106,8 @@ class Builder:
         if op == "sub" and args[1].is_const and args[1].number == 0.0 and not np.signbit(args[1].number):
             return args[0]  # adding 0 is not the same: it turns -0 into 0
         if op in _COMPARISONS and args[0].op == "sub" and args[1].is_const and args[1].number == 0.0:
-            a, b = args[0].args  # a - b is 0 only where they are equal, unless it is too small a number for some modes
-            if b.is_const and 1e-30 < abs(b.number) < np.inf:
+            a, b = args[0].args
+            if b.is_const and 1e-30 < abs(b.number) < np.inf:  # a - b then is no number that might be flushed to 0
                 return self.make(op, a, b)
         if op == "neg" and args[0].op == "neg":
             return args[0].args[0]

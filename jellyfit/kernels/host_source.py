@@ -35,8 +35,8 @@ _STRIP = 128  # elements worked on between two requests for memory
 _IO = {torch.float32: "float", torch.float64: "double", torch.bfloat16: "bf16", torch.float16: "half"}
 
 # Names of what stands around the lines of a step, which a step's own values must not hide.
-_PLACES = re.compile(
-    r"\w+_|\w+_(t|in|out|p|first|last|start|seq|period|inner|offset)|(buffer|sum|number)\d*|(kept|norm|grad_of)_\w+|"
+_PLACES = (
+    r"\w+_|\w+_(t|in|out|p|first|last|start|seq|period|inner|offset)|(buffer|sum)\d*|(kept|norm|grad_of)_\w+|"
     "ahead|at|begin|blocks?|chunks?|constants|end|first|from|last|longest|more|next|partial|scratch|states|zeros"
 )
 
@@ -114,6 +114,11 @@ class Writer:
         self.used: set[str] = set()  # vector functions
         self.sources: dict[int, str] = {}  # where a loop over elements finds a value
         self.states = [self.names(value) for value in self.graph.states]
+        # the block that holds what a state starts with where no tensor is given
+        self.starts = [
+            "zeros" if start == "R(0.0)" else f"{name}_start"
+            for name, start in zip(self.states, self.start, strict=True)
+        ]
         self.params = [self.names(value) for value, _ in self.graph.params]
         self.sources[id(self.graph.x)] = f"LOAD({self.names(self.graph.x)}_t[e])"
         self.residual: list[str] = []  # a second sequence comes like one more parameter
@@ -283,15 +288,11 @@ class Writer:
                 text.append(f"{pad}fill({name}_, {name}_p, first, n, {name}_period, {name}_inner);")
         return text
 
-    def start_of(self, name: str) -> str:
-        """The block that holds what a state starts with where no tensor is given."""
-        return "zeros" if self.start[self.states.index(name)] == "R(0.0)" else f"{name}_start"
-
     def constant_blocks(self, zeros: bool, starts: bool = True) -> list[str]:
         """Lines that fill blocks with one number: ``zeros``, and what states start with."""
         numbers = {"zeros": "R(0.0)"} if zeros else {}
         if starts:
-            numbers |= {self.start_of(name): start for name, start in zip(self.states, self.start, strict=True)}
+            numbers |= dict(zip(self.starts, self.start, strict=True))
         return [
             text
             for block, number in numbers.items()
@@ -301,8 +302,8 @@ class Writer:
     def begin_states(self, pad: str) -> list[str]:
         """Lines that say where a block's states stand at the start of the sequence."""
         return [
-            f"{pad}const real* {name}_in = {name}_first ? {name}_first + first : {self.start_of(name)};"
-            for name in self.states
+            f"{pad}const real* {name}_in = {name}_first ? {name}_first + first : {start};"
+            for name, start in zip(self.states, self.starts, strict=True)
         ]
 
     # ---------------------------------------------------------------- the two passes
@@ -464,8 +465,8 @@ class Writer:
         stores += [(f"sum{i}[e] += {{}}", reduction.value) for i, reduction in enumerate(graph.reductions)]
         ahead = ["AHEAD(ahead + from, 0);", "if (t > begin) AHEAD(grad_x_t - M + from, 1);"]
         follows = f"(begin > 0 ? (begin - {STRETCH}) * M + first : last * M + next)"
+        loads_x = f"                const io* {x}_t = {x} + t * M + first;"
         begin = [
-            f"                const io* {x}_t = {x} + t * M + first;",
             "                const io* grad_s_t = grad_s + t * M + first;" if graph.grad_spike is not None else "",
             "                io* grad_x_t = grad_x + t * M + first;",
             f"                const io* ahead = t > begin ? grad_s + (t - 1) * M + first : {x} + {follows};",
@@ -492,6 +493,7 @@ class Writer:
             text += [
                 "            {  // the stretch's last step: forward again and back at once",
                 "                const int64_t t = end - 1;",
+                loads_x,
                 *begin,
                 "                {",
                 *self.loops(both, stores, False, [*ahead, *once], " " * 20),
@@ -502,6 +504,7 @@ class Writer:
         return [
             *text,
             f"            for (int64_t t = end - {2 if text else 1}; t >= begin; --t) {{  // and back over it",
+            loads_x if program.loads_x else "",
             *begin,
             f"                const real* at = scratch + (t - begin) * {len(kept)} * E;" if kept else "",
             *(f"                const real* {place} = at + {i} * E;" for i, place in enumerate(kept)),

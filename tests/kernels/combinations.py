@@ -144,3 +144,23 @@ def make(settings: Mapping[str, Any], step: Sequence[int], backend: str = "auto"
                 drawn = value.detach() + 0.3 * torch.rand(shape, generator=generator)
                 node.register_value(name, nn.Parameter(drawn))
     return node.to(torch.float64) if settings["dtype"] == torch.float64 else node
+
+
+class Oddly(BaseNode):
+    """Memories called like words of C++, like what stands around the lines, and like nothing in ASCII."""
+
+    NAMES = (
+        "new", "template", "state", "grad", "keep", "EXP", "number0", "first_v", "grad_v", "s", "x1", "τ", "t0",
+        "buffer0", "v_in", "first", "kept_h", "v_",
+    )  # fmt: skip
+
+    def __init__(self, **options):
+        super().__init__(surrogate_function=surrogates.ATan(), step_mode="m", **options)
+        for name in self.NAMES:
+            self.register_memory(name, 0.5)
+
+    def neuronal_charge(self, x):
+        self.v = self.v * 0.5 + torch.exp(-x * x) * torch.tanh(self.buffer0) + torch.exp(-self.v_in * self.v_in)
+        for name in self.NAMES:
+            self.v = self.v + 0.1 * getattr(self, name)
+            setattr(self, name, getattr(self, name) * 0.5 + x)

@@ -11,7 +11,7 @@ import torch
 from jellyfit import neurons, surrogates
 from jellyfit.kernels import KernelWarning
 from jellyfit.neurons import BaseNode
-from tests.kernels.combinations import NEURONS, SURROGATES, WITH_EVERY_NEURON, build
+from tests.kernels.combinations import NEURONS, SURROGATES, WITH_EVERY_NEURON, Oddly, build
 
 SIZES = (1, 3, 17, 63, 65, 1000, 4097)
 STEPS = (1, 2, 5)
@@ -149,27 +149,8 @@ def test_spikes_at_the_threshold_and_beside_it_are_those_of_eager(threshold):
     assert node(x.reshape(1, -1, 1))[0, :3, 0].tolist() == [1.0, 1.0, 0.0]
 
 
-class OddNames(BaseNode):
-    """Its memories are called like what stands around a step's lines in the generated C."""
-
-    def __init__(self):
-        super().__init__(surrogate_function=surrogates.ATan(), step_mode="m", store_v_seq=True)
-        for number, name in enumerate(("buffer0", "v_in", "first", "kept_h", "number0", "grad_v", "v_")):
-            self.register_memory(name, 0.1 * number)
-
-    def neuronal_charge(self, x):
-        self.v_in = torch.exp(-self.buffer0 * self.buffer0) + 0.5 * self.v_in
-        self.buffer0 = 0.7 * self.buffer0 + torch.tanh(x)
-        self.first = 0.5 * self.first + self.kept_h
-        self.kept_h = self.number0 - 0.3 * self.v_
-        self.number0 = 0.5 * self.number0 + x
-        self.grad_v = 0.9 * self.grad_v + 0.1 * self.v_in
-        self.v_ = 0.6 * self.v_ + 0.1 * self.grad_v
-        self.v = self.v + self.first * self.v_in + self.buffer0
-
-
 def test_memories_may_be_called_like_anything_in_the_generated_source():
-    node = OddNames()
+    node = Oddly(store_v_seq=True)
     for size, steps in ((1, 1), (65, 2), (1000, 5)):
         assert node.kernels.plan(draw(steps, size, 1)) is not None
         assert_same(node, draw(steps, size, 1), 2e-6)

@@ -9,9 +9,8 @@ from jellyfit import neurons, surrogates
 from jellyfit.kernels import fused
 from jellyfit.kernels.cuda import OPTIONS, CudaTarget
 from jellyfit.kernels.fused import FusedStep
-from jellyfit.neurons import BaseNode
 from tests.kernels import nvrtc
-from tests.kernels.combinations import DTYPES, NEURONS, SETTINGS, SURROGATES, build, every, label, make
+from tests.kernels.combinations import DTYPES, NEURONS, SETTINGS, SURROGATES, Oddly, build, every, label, make
 
 STEP = (2, 3, 4)
 ARCHITECTURES = ("sm_70", "sm_80", "sm_90")
@@ -91,23 +90,6 @@ def test_vector_kernels_move_sixteen_bytes_at_a_time(neuron, dtype):
         assert moves
         assert [move for move in moves if not re.search(r"\.v4\.[fub]32$|\.v2\.f64$", move)] == []
         assert "local" not in vector, "everything should be in registers"
-
-
-class Oddly(BaseNode):
-    """Memories called like words of C++, like what stands around the lines, and like nothing in ASCII."""
-
-    NAMES = ("new", "template", "state", "grad", "keep", "EXP", "number0", "first_v", "grad_v", "s", "x1", "τ", "t0")
-
-    def __init__(self):
-        super().__init__(step_mode="m")
-        for name in self.NAMES:
-            self.register_memory(name, 0.5)
-
-    def neuronal_charge(self, x):
-        self.v = self.v * 0.5 + torch.exp(-x * x)
-        for name in self.NAMES:
-            self.v = self.v + 0.1 * getattr(self, name)
-            setattr(self, name, getattr(self, name) * 0.5 + x)
 
 
 def test_memories_may_have_any_name():
